@@ -1,0 +1,41 @@
+package record
+
+// Position is one line of a vector: the last block held of one origin's incarnation. Blocks are accepted in sequence,
+// so it stands for all blocks before it too.
+type Position struct {
+	Origin      PublicKey
+	Incarnation uint64
+	Seq         uint64
+	Mark        [8]byte // first bytes of the digest of block Seq; tells forks apart
+}
+
+// Want names an entry that an agent lacks: where it belongs and what it is. Whoever serves it checks the right on the
+// entry's own path.
+type Want struct {
+	PathKey Tag
+	Version Version
+	Entry   ID
+}
+
+// Parcel is a block on its way with the entries that its receiver may read.
+type Parcel struct {
+	Block   []byte
+	Entries [][]byte // entries or stubs
+}
+
+// Answer says what became of a Want.
+type Answer struct {
+	Status AnswerStatus
+	Entry  []byte // for Here: the entry; for HereStub: its stub
+}
+
+// AnswerStatus is the outcome of asking for an entry.
+type AnswerStatus uint8
+
+// The outcomes of asking for an entry. NotHere and Denied are both a back-off, nothing more.
+const (
+	NotHere  AnswerStatus = 0
+	Here     AnswerStatus = 1
+	HereStub AnswerStatus = 2
+	Denied   AnswerStatus = 3
+)

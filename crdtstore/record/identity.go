@@ -1,0 +1,115 @@
+package record
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// PublicKey is an identity: an Ed25519 public key, which is also the libp2p peer ID.
+type PublicKey [32]byte
+
+// KeyOf gives the public half of a private key.
+func KeyOf(priv ed25519.PrivateKey) PublicKey {
+	return PublicKey(id32(priv.Public().(ed25519.PublicKey)))
+}
+
+// PeerID gives the libp2p peer ID of the key.
+func (k PublicKey) PeerID() peer.ID {
+	pub, err := crypto.UnmarshalEd25519PublicKey(k[:])
+	if err != nil {
+		panic(err) // only a wrong length fails, and the type fixes it
+	}
+	id, err := peer.IDFromPublicKey(pub)
+	if err != nil {
+		panic(err) // an Ed25519 key always has an identity multihash
+	}
+	return id
+}
+
+// String gives the peer ID, "12D3KooW...".
+func (k PublicKey) String() string { return k.PeerID().String() }
+
+// IsZero tells whether k is the zero value, which is no identity.
+func (k PublicKey) IsZero() bool { return k == PublicKey{} }
+
+// Short gives the last eight characters of the peer ID, for people.
+func (k PublicKey) Short() string { s := k.String(); return s[len(s)-8:] }
+
+// PublicKeyOf extracts the key from a libp2p peer ID. It fails for IDs that are not Ed25519 keys and for weak keys.
+func PublicKeyOf(id peer.ID) (k PublicKey, err error) {
+	pub, err := id.ExtractPublicKey()
+	if err != nil {
+		return k, fmt.Errorf("peer ID %s: not an Ed25519 identity", id)
+	}
+	raw, err := pub.Raw()
+	if err != nil || pub.Type() != crypto.Ed25519 || len(raw) != len(k) {
+		return k, fmt.Errorf("peer ID %s: not an Ed25519 identity", id)
+	}
+	copy(k[:], raw)
+	return k, k.Check()
+}
+
+// ParsePublicKey reads a peer ID in text form.
+func ParsePublicKey(s string) (PublicKey, error) {
+	id, err := peer.Decode(s)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("peer ID %q: want 12D3KooW...", s)
+	}
+	return PublicKeyOf(id)
+}
+
+// smallOrder lists the y coordinates of all points of small order, canonical and not, without the sign bit.
+// Anyone can make signatures that verify under such a key (RFC 8032, section 8.9; libsodium has the same list).
+var smallOrder = [7][32]byte{
+	{},
+	{1},
+	{0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05},
+	{0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a},
+	highPoint(0xec), highPoint(0xed), highPoint(0xee), // p-1, p, p+1
+}
+
+func highPoint(low byte) (p [32]byte) {
+	for i := range p {
+		p[i] = 0xff
+	}
+	p[0], p[31] = low, 0x7f
+	return p
+}
+
+// Check refuses keys of small order, for which signatures prove nothing.
+func (k PublicKey) Check() error {
+	y := k
+	y[31] &= 0x7f
+	for _, weak := range smallOrder {
+		if y == weak {
+			return formatError("public key of small order")
+		}
+	}
+	return nil
+}
+
+// Verify checks an Ed25519 signature over context, then network, then hash. It is the one form of signature that
+// records use: the context says what is signed, the network keeps signatures from being replayed elsewhere.
+func (k PublicKey) Verify(context string, network NetworkID, hash [32]byte, sig []byte) bool {
+	return len(sig) == ed25519.SignatureSize && k.Check() == nil &&
+		ed25519.Verify(k[:], signedBytes(context, network, hash), sig)
+}
+
+// Sign makes the signature that Verify checks.
+func Sign(priv ed25519.PrivateKey, context string, network NetworkID, hash [32]byte) []byte {
+	return ed25519.Sign(priv, signedBytes(context, network, hash))
+}
+
+func signedBytes(context string, network NetworkID, hash [32]byte) []byte {
+	b := make([]byte, 0, len(context)+64)
+	b = append(b, context...)
+	b = append(b, network[:]...)
+	return append(b, hash[:]...)
+}
+
+// CompareKeys orders identities by their bytes.
+func CompareKeys(a, b PublicKey) int { return bytes.Compare(a[:], b[:]) }
