@@ -1,0 +1,73 @@
+package p2p
+
+import (
+	"context"
+	"time"
+
+	"syncagent/crdtstore/record"
+)
+
+// Replica is what the network layer needs of the store. crdtstore.Store is one; tests have a map.
+// All methods are safe for concurrent use. Byte slices that come back are read only.
+type Replica interface {
+	// BlockDigest is the SHA-256 of the heads' digests in ascending order: equal means the same blocks.
+	BlockDigest() [32]byte
+	// Heads gives the blocks that no held block links to, ascending.
+	Heads() []record.Digest
+	// Vector says which blocks are held, one position per origin and incarnation.
+	Vector() []record.Position
+	// Missing calls send for every held block that the vector lacks, in ascending height, each with the entries it
+	// shows and reader may read. Parcels may be reused after send returns. An error of send ends it and is returned.
+	Missing(ctx context.Context, have []record.Position, reader record.PublicKey, send func(record.Parcel) error) error
+	// Ancestors does the same for the named blocks and up to 64 ancestors of each, as far as they are held.
+	Ancestors(ctx context.Context, of []record.Digest, reader record.PublicKey, send func(record.Parcel) error) error
+	// Ingest takes blocks and entries that from delivered and waits until they are committed, parked or refused.
+	// Parcels without a block bring entries alone.
+	Ingest(ctx context.Context, from record.PublicKey, parcels []record.Parcel) (Ingested, error)
+	// Wants gives up to limit entries to ask this peer for now, best first: only such as the peer may read. What was
+	// given is not given again before it was answered by Answered or a few seconds have passed.
+	Wants(peer record.PublicKey, limit int) []record.Want
+	// Answered brings a peer's answers to wants, in the same order.
+	Answered(ctx context.Context, from record.PublicKey, wants []record.Want, answers []record.Answer) error
+	// Serve answers another agent's wants. It checks the read right on the entry's own path.
+	Serve(reader record.PublicKey, wants []record.Want) []record.Answer
+	// Policies gives the signed policy texts to hand on, the one in force first; none if there is no policy yet.
+	Policies() [][]byte
+	// OfferPolicy takes a signed text from outside. It returns nil for one that is known already or now kept.
+	OfferPolicy(ctx context.Context, from record.PublicKey, text []byte) error
+	// Rights judges by the policy in force.
+	Rights() Rights
+	// AgentTime is the clock that the replica stamps with.
+	AgentTime() time.Time
+	// Incarnation names the store; it changes when a store is lost.
+	Incarnation() uint64
+}
+
+// Ingested says what became of delivered parcels.
+type Ingested struct {
+	New     int             // blocks that were new and are committed
+	Missing []record.Digest // blocks to ask the sender for: others of its blocks name them
+	Invalid error           // set if a block or entry was malformed or broke the block rule: the sender is faulty
+}
+
+// Rights are the questions that the network layer asks the policy.
+type Rights interface {
+	Member(k record.PublicKey) bool                     // may replicate
+	MayRead(k record.PublicKey, tags []record.Tag) bool // may be sent the entry of a slot with these tags
+	MembersMayRead(tags []record.Tag) bool              // every member may: the entry can go on the topic
+	Alias(k record.PublicKey) string                    // empty if the policy does not name it
+	Members() []record.PublicKey                        // all of them
+	Serial() uint64
+}
+
+// Outgoing is a block of our own that was made durable, to be announced with its entries.
+type Outgoing struct {
+	Block   []byte
+	Entries []OutgoingEntry
+}
+
+// OutgoingEntry is an entry with the tags that say who may read it.
+type OutgoingEntry struct {
+	Tags  []record.Tag
+	Bytes []byte
+}
