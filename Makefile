@@ -1,0 +1,55 @@
+# syncagent: what one does with the source. `make help` lists it.
+
+GO       ?= go
+FUZZTIME ?= 10m
+BENCH    ?= .
+TESTFLAGS ?=
+PREFIX   ?= /usr/local
+
+version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+ldflags := -s -w -X main.version=$(version)
+sources := $(shell find . -name '*.go' -not -path './.git/*' -not -path './bin/*')
+
+# The race detector needs cgo and a C compiler.
+cc   := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $(firstword $(shell $(GO) env CC)))
+race := $(if $(cc),-race)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fuzz bench build install proto clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## three agents on this machine, a cut and its healing; leaves nothing behind
+	@test/demo.sh bin/syncagent
+
+test: ## all tests, with the race detector where a C compiler is found
+ifeq ($(race),)
+	@echo 'no C compiler or CGO_ENABLED=0: testing without the race detector' >&2
+endif
+	$(GO) test $(race) -shuffle=on $(TESTFLAGS) ./...
+
+lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up to date
+	@test -z "$$(gofmt -l $(sources) | tee /dev/stderr)" || { echo 'gofmt: format the files above' >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools/go.mod golangci-lint run
+	@tools/generated.sh
+
+fuzz: ## every fuzz target for FUZZTIME (10m)
+	@test/fuzz.sh $(FUZZTIME)
+
+bench: ## every benchmark matching BENCH (all)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+build: ## bin/syncagent, static
+	@[ -e bin/syncagent ] || echo 'building bin/syncagent; with a cold cache this takes a minute or two' >&2
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(ldflags)' -o bin/syncagent ./cmd/syncagent
+
+install: build ## bin/syncagent into $(DESTDIR)$(PREFIX)/bin
+	install -D -m 0755 bin/syncagent '$(DESTDIR)$(PREFIX)/bin/syncagent'
+
+proto: ## generate the API code from its .proto file
+	$(GO) run ./agent/internal/protogen agent/api/v1/syncagent.proto
+
+clean: ## remove what make built
+	rm -rf bin dist
