@@ -80,8 +80,8 @@ type Stats struct {
 	BlockDigest [32]byte
 	Blocks      int64
 	Heads       int
-	Parked      int // blocks waiting for blocks that they name
-	Missing     int // entries this agent may read, wants and lacks
+	Parked      int   // blocks waiting for blocks that they name
+	Missing     int   // entries this agent may read, wants and lacks
 	Withheld    int64 // slots it may not read
 	Serial      uint64
 	PolicyHash  [32]byte

@@ -1,0 +1,162 @@
+package crdtstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+// badgerKV keeps the rows in badger. Commits are not synced one by one: the store syncs once for a whole group.
+type badgerKV struct{ db *badger.DB }
+
+// openBadger opens or makes the rows in dir. The settings are for a small agent: badger's own take up to 700 MB.
+func openBadger(dir string, log *slog.Logger) (*badgerKV, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if err := dropEmptyMemtables(dir); err != nil {
+		return nil, err
+	}
+	o := badger.DefaultOptions(dir).
+		WithSyncWrites(false). // one db.Sync a turn instead
+		WithMemTableSize(16 << 20).
+		WithNumMemtables(2).
+		WithBlockCacheSize(16 << 20).
+		WithIndexCacheSize(16 << 20).
+		WithValueLogFileSize(64 << 20).
+		WithValueThreshold(1 << 20). // values stay in the LSM tree, so one log holds every row
+		WithNumCompactors(2).
+		WithNumLevelZeroTables(4).
+		WithCompression(options.Snappy).
+		WithDetectConflicts(false). // one writer
+		WithMetricsEnabled(false).
+		WithLogger(badgerLog{log})
+	db, err := badger.Open(o)
+	if err != nil {
+		if strings.Contains(err.Error(), "Cannot acquire directory lock") {
+			return nil, fmt.Errorf("open store %s: %w", dir, ErrLocked)
+		}
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return &badgerKV{db}, nil
+}
+
+// dropEmptyMemtables removes memtable files of no bytes. A kill between badger's truncate and unlink leaves them, and
+// the next Open would fail on them (badger v4.9).
+func dropEmptyMemtables(dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if fi, err := os.Stat(f); err == nil && fi.Size() == 0 {
+			if err := os.Remove(f); err != nil {
+				return fmt.Errorf("open store: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (b *badgerKV) View() view { return &badgerView{txn: b.db.NewTransaction(false)} }
+
+func (b *badgerKV) Commit(r *rows) error {
+	txn := b.db.NewTransaction(true)
+	defer txn.Discard()
+	for k, v := range r.m {
+		var err error
+		if v == nil {
+			err = txn.Delete([]byte(k))
+		} else {
+			err = txn.Set([]byte(k), v)
+		}
+		if err != nil {
+			return fmt.Errorf("commit %d rows, %d bytes: %w", len(r.m), r.size, err)
+		}
+	}
+	if err := txn.Commit(); err != nil {
+		return fmt.Errorf("commit %d rows, %d bytes: %w", len(r.m), r.size, err)
+	}
+	return nil
+}
+
+func (b *badgerKV) Sync() error {
+	if err := b.db.Sync(); err != nil {
+		return fmt.Errorf("sync store: %w", err)
+	}
+	return nil
+}
+
+func (b *badgerKV) Close() error {
+	if err := b.db.Close(); err != nil {
+		return fmt.Errorf("close store: %w", err)
+	}
+	return nil
+}
+
+type badgerView struct {
+	txn *badger.Txn
+}
+
+func (v *badgerView) Get(key []byte) ([]byte, bool, error) {
+	item, err := v.txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read store: %w", err)
+	}
+	value, err := item.ValueCopy(nil)
+	if err != nil {
+		return nil, false, fmt.Errorf("read store: %w", err)
+	}
+	return value, true, nil
+}
+
+func (v *badgerView) Scan(prefix, start []byte, down bool, fn func(key, value []byte) (bool, error)) error {
+	o := badger.DefaultIteratorOptions
+	o.PrefetchValues = false // values lie beside their keys
+	o.Reverse = down
+	o.Prefix = prefix
+	it := v.txn.NewIterator(o)
+	defer it.Close()
+	switch {
+	case start == nil && down:
+		start = append(bytes.Clone(prefix), bytes.Repeat([]byte{0xff}, 128)...)
+	case start == nil:
+		start = prefix
+	}
+	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
+		item, more := it.Item(), false
+		err := item.Value(func(value []byte) (err error) {
+			more, err = fn(item.Key(), value)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if !more {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (v *badgerView) Close() { v.txn.Discard() }
+
+// badgerLog sends badger's own lines to slog, its chatter at debug level.
+type badgerLog struct{ log *slog.Logger }
+
+func (l badgerLog) Errorf(f string, a ...any)   { l.log.Error("badger", "text", line(f, a)) }
+func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn("badger", "text", line(f, a)) }
+func (l badgerLog) Infof(f string, a ...any)    { l.log.Debug("badger", "text", line(f, a)) }
+func (l badgerLog) Debugf(string, ...any)       {}
+
+func line(f string, a []any) string { return strings.TrimSpace(fmt.Sprintf(f, a...)) }

@@ -1,0 +1,392 @@
+package crdtstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ipfs/boxo/datastore/dshelp"
+	dag "github.com/ipfs/boxo/ipld/merkledag"
+	"github.com/ipfs/go-cid"
+	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+	crdt "github.com/ipfs/go-ds-crdt"
+	crdtpb "github.com/ipfs/go-ds-crdt/pb"
+	ipld "github.com/ipfs/go-ipld-format"
+	"google.golang.org/protobuf/proto"
+
+	"syncagent/crdtstore/record"
+)
+
+// engine runs go-ds-crdt on an overlay in memory. go-ds-crdt merges blocks and keeps the heads; it never touches the
+// network, and what it writes during a turn is committed with the turn's other rows or not at all.
+//
+// One goroutine uses it. Blocks are fed parents first, so that the library never walks a DAG (its walk loses branches
+// after a crash, see ARCHITECTURE.md, "Decisions").
+type engine struct {
+	overlay *overlay
+	ds      *crdt.Datastore
+	feed    chan []byte   // payloads for Broadcaster.Next
+	idle    chan struct{} // a token each time Next is called: the payload before it is merged
+	added   *record.Block // what the last Put made
+	check   func(*record.Block) error
+}
+
+// elementKey is the one key that all deltas carry; the winner is never read through go-ds-crdt.
+var elementKey = ds.NewKey("/b")
+
+// newEngine starts go-ds-crdt. Check is the block rule, applied to blocks that it makes.
+func newEngine(base func() view, check func(*record.Block) error, log *slog.Logger) (*engine, error) {
+	e := &engine{feed: make(chan []byte), idle: make(chan struct{}), check: check}
+	e.overlay = &overlay{base: base, blocks: map[record.Digest][]byte{}, marks: map[record.Digest]bool{}, rows: map[string][]byte{}}
+	o := crdt.DefaultOptions()
+	o.Logger = crdtLog{log}
+	o.RepairInterval = 0 // its repair believes marks that a crash made wrong
+	o.MultiHeadProcessing = false
+	o.NumWorkers = 1
+	o.DAGSyncerTimeout = time.Minute // blocks are local: never waited for
+	o.RebroadcastInterval = 5 * time.Second
+	x, err := crdt.New(e.overlay, ds.NewKey("/c"), dagService{e: e}, broadcaster{e}, o)
+	if err != nil {
+		return nil, fmt.Errorf("start go-ds-crdt: %w", err)
+	}
+	e.ds = x
+	<-e.idle // New has begun to ask for payloads
+	return e, nil
+}
+
+func (e *engine) close() error { return e.ds.Close() }
+
+// merge feeds blocks that are in the overlay already, parents first. It gives the first block that go-ds-crdt did not
+// take, if any.
+func (e *engine) merge(blocks []*record.Block) (refused *record.Block, err error) {
+	if len(blocks) == 0 {
+		return nil, nil
+	}
+	m := &crdtpb.CRDTBroadcast{Heads: make([]*crdtpb.Head, len(blocks))}
+	for i, b := range blocks {
+		e.overlay.putBlock(b)
+		m.Heads[i] = &crdtpb.Head{Cid: b.Digest.CID()}
+	}
+	payload, err := proto.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode payload: %w", err)
+	}
+	e.feed <- payload
+	<-e.idle
+	for _, b := range blocks {
+		if !e.overlay.marked(b.Digest) {
+			return b, nil
+		}
+	}
+	return nil, e.overlay.dirty()
+}
+
+// put publishes one value as a new block on top of all heads and gives the block.
+func (e *engine) put(value []byte) (*record.Block, error) {
+	e.added = nil
+	// The background context: a put that is under way is never cut off in the middle.
+	if err := e.ds.Put(context.Background(), elementKey, value); err != nil {
+		return nil, err
+	}
+	if e.added == nil {
+		return nil, errors.New("go-ds-crdt made no block")
+	}
+	return e.added, e.overlay.dirty()
+}
+
+// heads gives go-ds-crdt's own heads.
+func (e *engine) heads() ([]record.Digest, error) {
+	var all []record.Digest
+	for _, c := range e.ds.InternalStats(context.Background()).Heads {
+		d, err := record.DigestFromCID(c.Bytes())
+		if err != nil {
+			return nil, fmt.Errorf("head %s: %w", c, err)
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// broadcaster hands payloads to go-ds-crdt. What it wants to send is ignored: the store announces its own blocks.
+type broadcaster struct{ e *engine }
+
+func (broadcaster) Broadcast(context.Context, []byte) error { return nil }
+
+func (b broadcaster) Next(ctx context.Context) ([]byte, error) {
+	select {
+	case b.e.idle <- struct{}{}:
+	case <-ctx.Done():
+		return nil, crdt.ErrNoMoreBroadcast
+	}
+	select {
+	case p := <-b.e.feed:
+		return p, nil
+	case <-ctx.Done():
+		return nil, crdt.ErrNoMoreBroadcast
+	}
+}
+
+// dagService gives go-ds-crdt the blocks of the overlay and of the store, and nothing from elsewhere.
+type dagService struct {
+	ipld.DAGService // removal is never called
+	e               *engine
+}
+
+func (d dagService) Add(_ context.Context, n ipld.Node) error {
+	raw := n.RawData()
+	b, err := d.e.parse(raw)
+	if err != nil {
+		return fmt.Errorf("own block: %w", err)
+	}
+	d.e.added = b
+	d.e.overlay.putBlock(b)
+	return nil
+}
+
+// parse applies the block rule to a block of our own.
+func (e *engine) parse(raw []byte) (*record.Block, error) {
+	b, err := record.ParseBlock(raw)
+	if err != nil {
+		// The one block without links is the genesis; check knows it.
+		b = &record.Block{Digest: record.DigestOf(raw), Raw: raw, Priority: 1}
+	}
+	return b, e.check(b)
+}
+
+func (d dagService) Get(_ context.Context, c cid.Cid) (ipld.Node, error) {
+	digest, err := record.DigestFromCID(c.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	raw, err := d.e.overlay.block(digest)
+	if err != nil {
+		return nil, err
+	}
+	if raw == nil {
+		return nil, ipld.ErrNotFound{Cid: c}
+	}
+	n, err := dag.DecodeProtobuf(raw)
+	if err != nil {
+		return nil, err
+	}
+	n.SetCidBuilder(dag.V1CidPrefix())
+	return n, nil
+}
+
+func (d dagService) GetMany(ctx context.Context, cs []cid.Cid) <-chan *ipld.NodeOption {
+	out := make(chan *ipld.NodeOption, len(cs))
+	defer close(out)
+	for _, c := range cs {
+		n, err := d.Get(ctx, c)
+		out <- &ipld.NodeOption{Node: n, Err: err}
+	}
+	return out
+}
+
+// overlay is the datastore under go-ds-crdt: what it writes stays here until the turn commits it, reads fall through
+// to the rows. Its set keys are dropped, they are never read; a block's mark is the block's own row.
+type overlay struct {
+	mu     sync.Mutex // go-ds-crdt's statistics look in from another goroutine
+	base   func() view
+	blocks map[record.Digest][]byte
+	marks  map[record.Digest]bool
+	rows   map[string][]byte // nil deletes
+	isBad  bool              // go-ds-crdt set its dirty mark
+}
+
+const (
+	nsSet   = "/c/s/"
+	nsMarks = "/c/b/"
+	nsDirty = "/c/d"
+)
+
+// take gives what go-ds-crdt wrote in this turn and starts anew.
+func (o *overlay) take(r *rows) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for k, v := range o.rows {
+		if v == nil {
+			r.delete([]byte(k))
+		} else {
+			r.set([]byte(k), v)
+		}
+	}
+	clear(o.rows)
+	clear(o.blocks)
+	clear(o.marks)
+}
+
+func (o *overlay) putBlock(b *record.Block) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.blocks[b.Digest] = b.Raw
+}
+
+func (o *overlay) block(d record.Digest) ([]byte, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if raw, ok := o.blocks[d]; ok {
+		return raw, nil
+	}
+	return o.read(blockKey(d))
+}
+
+func (o *overlay) read(key []byte) ([]byte, error) {
+	v := o.base()
+	defer v.Close()
+	value, _, err := v.Get(key)
+	return value, err
+}
+
+func (o *overlay) marked(d record.Digest) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.marks[d]
+}
+
+func (o *overlay) dirty() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.isBad {
+		return errors.New("go-ds-crdt could not finish a step")
+	}
+	return nil
+}
+
+// rowKey gives the key of our row for one of go-ds-crdt's keys: "c" for its leading "/c".
+func rowKey(k string) []byte { return []byte(k[1:]) }
+
+func markOf(k string) (record.Digest, error) {
+	var d record.Digest
+	mh, err := dshelp.BinaryFromDsKey(ds.RawKey(k[len(nsMarks)-1:]))
+	if err != nil || len(mh) != 34 {
+		return d, fmt.Errorf("mark %q is not a sha2-256 multihash", k)
+	}
+	copy(d[:], mh[2:])
+	return d, nil
+}
+
+func (o *overlay) set(k string, v []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case strings.HasPrefix(k, nsSet):
+	case strings.HasPrefix(k, nsMarks):
+		d, err := markOf(k)
+		if err != nil {
+			return err
+		}
+		o.marks[d] = true
+	case k == nsDirty:
+		o.isBad = true
+	default:
+		o.rows[string(rowKey(k))] = v
+	}
+	return nil
+}
+
+func (o *overlay) Get(_ context.Context, k ds.Key) ([]byte, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := k.String()
+	if strings.HasPrefix(s, nsSet) || strings.HasPrefix(s, nsMarks) {
+		return nil, ds.ErrNotFound
+	}
+	v, ok := o.rows[string(rowKey(s))]
+	if !ok {
+		var err error
+		if v, err = o.read(rowKey(s)); err != nil {
+			return nil, err
+		}
+	}
+	if v == nil {
+		return nil, ds.ErrNotFound
+	}
+	return v, nil
+}
+
+func (o *overlay) Has(ctx context.Context, k ds.Key) (bool, error) {
+	s := k.String()
+	if strings.HasPrefix(s, nsMarks) {
+		d, err := markOf(s)
+		if err != nil {
+			return false, err
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.marks[d] {
+			return true, nil
+		}
+		if _, fresh := o.blocks[d]; fresh {
+			return false, nil // of this turn, not merged yet
+		}
+		v, err := o.read(blockKey(d))
+		return v != nil, err
+	}
+	_, err := o.Get(ctx, k)
+	if errors.Is(err, ds.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (o *overlay) GetSize(ctx context.Context, k ds.Key) (int, error) {
+	v, err := o.Get(ctx, k)
+	return len(v), err
+}
+
+func (o *overlay) Put(_ context.Context, k ds.Key, v []byte) error {
+	if v == nil {
+		v = []byte{}
+	}
+	return o.set(k.String(), v)
+}
+
+func (o *overlay) Delete(_ context.Context, k ds.Key) error { return o.set(k.String(), nil) }
+
+// Query serves the one query that go-ds-crdt makes: its heads, at start.
+func (o *overlay) Query(_ context.Context, q query.Query) (query.Results, error) {
+	var all []query.Entry
+	if !strings.HasPrefix(q.Prefix, nsSet[:len(nsSet)-1]) {
+		v := o.base()
+		defer v.Close()
+		prefix := rowKey(q.Prefix + "/")
+		err := v.Scan(prefix, nil, false, func(k, value []byte) (bool, error) {
+			all = append(all, query.Entry{Key: "/" + string(k), Value: append([]byte{}, value...)})
+			return true, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return query.ResultsWithEntries(q, all), nil
+}
+
+func (o *overlay) Sync(context.Context, ds.Key) error { return nil }
+func (o *overlay) Close() error                       { return nil }
+
+// Batch gives a batch that applies its changes on Commit. The overlay is memory: nothing can fail in between.
+func (o *overlay) Batch(context.Context) (ds.Batch, error) { return ds.NewBasicBatch(o), nil }
+
+var _ ds.Batching = (*overlay)(nil)
+
+// crdtLog sends go-ds-crdt's lines to slog; its routine lines at debug level.
+type crdtLog struct{ log *slog.Logger }
+
+func (l crdtLog) Debug(...any)              {}
+func (l crdtLog) Debugf(string, ...any)     {}
+func (l crdtLog) Info(...any)               {}
+func (l crdtLog) Infof(string, ...any)      {}
+func (l crdtLog) Warn(a ...any)             { l.log.Warn("go-ds-crdt", "text", fmt.Sprint(a...)) }
+func (l crdtLog) Warnf(f string, a ...any)  { l.log.Warn("go-ds-crdt", "text", fmt.Sprintf(f, a...)) }
+func (l crdtLog) Error(a ...any)            { l.log.Error("go-ds-crdt", "text", fmt.Sprint(a...)) }
+func (l crdtLog) Errorf(f string, a ...any) { l.log.Error("go-ds-crdt", "text", fmt.Sprintf(f, a...)) }
+func (l crdtLog) Panic(a ...any)            { panic(fmt.Sprint(a...)) }
+func (l crdtLog) Panicf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
+func (l crdtLog) Fatal(a ...any)            { panic(fmt.Sprint(a...)) }
+func (l crdtLog) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }

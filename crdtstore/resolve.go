@@ -1,0 +1,105 @@
+package crdtstore
+
+import (
+	"time"
+
+	"syncagent/crdtstore/record"
+)
+
+const (
+	// dueAhead is how far ahead of this agent's time a write may be dated and still be shown.
+	dueAhead = 10 * time.Minute
+	// horizon is for how long superseded entries are kept at least, and after which an unready write no longer waits
+	// for entries that nobody has.
+	horizon = 7 * 24 * time.Hour
+	// keepNewest is how many superseded versions of a path are kept within the horizon.
+	keepNewest = 10
+)
+
+// rules is what the view depends on beside the slots: policy, time, readiness.
+type rules struct {
+	now     int64         // agent time, Unix milliseconds
+	history time.Duration // at least horizon
+	allowed func(*slot) bool
+	reads   func(*slot) bool // this agent may read it
+	ready   func(record.ID) bool
+	voided  int64 // when the policy in force came into force here, Unix milliseconds
+}
+
+func (r *rules) due(v record.Version) bool { return v.HLC.Milli() <= r.now+dueAhead.Milliseconds() }
+
+// verdict is what resolve finds for one path.
+type verdict struct {
+	shown   *slot   // highest allowed, due, readable slot with a held entry in a ready write; nil if none
+	wants   []*slot // allowed, readable, not held, above what is shown; highest first
+	drops   []*slot // entries that need not be kept
+	recheck []int64 // agent times in milliseconds at which the verdict may change by itself
+}
+
+// resolve is the view: a pure function of the slots of one path in descending order and the rules. Section numbers of
+// ARCHITECTURE.md, "The view": rules 1 to 5.
+func resolve(slots []*slot, r *rules) verdict {
+	var out verdict
+	var above *slot // nearest allowed and due slot above the present one
+	authors := make(map[record.PublicKey]bool)
+	older := 0 // kept superseded versions
+	for _, s := range slots {
+		reads := r.reads(s)
+		if s.holds() && !reads && !s.own {
+			out.drops = append(out.drops, s) // the right to read was withdrawn
+			continue
+		}
+		switch {
+		case s.state == slotVoid:
+			continue
+		case !r.allowed(s):
+			if s.holds() {
+				if until := r.voided + r.history.Milliseconds(); until > r.now {
+					out.recheck = append(out.recheck, until)
+				} else {
+					out.drops = append(out.drops, s)
+				}
+			}
+			continue
+		case !r.due(s.version):
+			out.recheck = append(out.recheck, s.version.HLC.Milli()-dueAhead.Milliseconds())
+			if reads && !s.holds() {
+				out.wants = append(out.wants, s)
+			}
+			continue
+		}
+		switch {
+		case out.shown == nil && !reads:
+			// Kept for others only (own), or none of our business.
+			if s.own && s.holds() && above != nil {
+				out.retire(s, above, r, authors, &older)
+			}
+		case out.shown == nil && s.holds() && r.ready(s.version.Write):
+			out.shown = s
+			if s.known && s.expires != 0 && int64(s.expires) > r.now {
+				out.recheck = append(out.recheck, int64(s.expires))
+			}
+		case out.shown == nil:
+			if !s.holds() {
+				out.wants = append(out.wants, s)
+			}
+		case s.holds():
+			out.retire(s, above, r, authors, &older)
+		}
+		authors[s.author] = true
+		above = s
+	}
+	return out
+}
+
+// retire decides whether a superseded entry is kept: for the horizon after what superseded it, the newest ten of the
+// path and the newest of each author, so that a stolen key cannot push out the last good version.
+func (out *verdict) retire(s, above *slot, r *rules, authors map[record.PublicKey]bool, older *int) {
+	until := above.version.HLC.Milli() + r.history.Milliseconds()
+	if until <= r.now || (*older >= keepNewest && authors[s.author]) {
+		out.drops = append(out.drops, s)
+		return
+	}
+	*older++
+	out.recheck = append(out.recheck, until)
+}
