@@ -1,0 +1,262 @@
+package agent
+
+import (
+	"fmt"
+	"net"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/multiformats/go-multiaddr"
+
+	"syncagent/crdtstore/record"
+)
+
+// minHistory is how long superseded entries are kept in any case: the view's rules depend on it.
+const minHistory = Duration(7 * 24 * time.Hour)
+
+// maxSocketPath is what a unix socket address holds on Linux, without the final zero byte.
+const maxSocketPath = 107
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// check collects faults.
+type check struct{ faults Faults }
+
+func (k *check) add(key, format string, args ...any) {
+	k.faults = append(k.faults, Fault{Key: key, Message: fmt.Sprintf(format, args...)})
+}
+
+func (k *check) oneOf(key, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		k.add(key, "want %s, not %q", strings.Join(allowed, " or "), value)
+	}
+}
+
+// Check tells everything wrong with the settings. It looks at nothing but them and the names of users and groups.
+// Network and admins may be missing: a host that is not initialised yet has a valid configuration; New refuses it.
+func (c *Config) Check() Faults {
+	var k check
+	if c.Name != "" && !namePattern.MatchString(c.Name) {
+		k.add("name", "want 1 to 63 letters, digits, dots, dashes and underscores, not %q", c.Name)
+	}
+	if c.DataDir == "" {
+		k.add("data_dir", "missing")
+	}
+	c.checkTrust(&k)
+	c.checkAddresses(&k)
+	c.checkAPI(&k)
+	if c.Store.MinFree < 16<<20 {
+		k.add("store.min_free", "%s is too little to stop in time; the least is 16MiB", c.Store.MinFree)
+	}
+	if c.Store.History < minHistory {
+		k.add("store.history", "%s is too short; the least is %s", c.Store.History, minHistory)
+	}
+	checkRange(&k, "limits.requests", c.Limits.Requests, 1, 1<<20)
+	checkRange(&k, "limits.watches", c.Limits.Watches, 1, 1<<20)
+	c.checkMirrors(&k)
+	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	k.oneOf("log.format", c.Log.Format, "auto", "text", "json")
+	return k.faults
+}
+
+func checkRange(k *check, key string, value, least, most int) {
+	if value < least || value > most {
+		k.add(key, "want %d to %d, not %d", least, most, value)
+	}
+}
+
+func (c *Config) checkTrust(k *check) {
+	if c.Network != "" {
+		if _, err := record.ParseNetworkID(c.Network); err != nil {
+			k.add("network", "%v", err)
+		}
+		if len(c.Admins) == 0 {
+			k.add("admins", "missing: a network needs at least one admin key")
+		}
+	}
+	if len(c.Admins) > record.MaxAdmins {
+		k.add("admins", "%d keys, the limit is %d", len(c.Admins), record.MaxAdmins)
+	}
+	for i, admin := range c.Admins {
+		key := fmt.Sprintf("admins[%d]", i)
+		if _, err := record.ParsePublicKey(admin); err != nil {
+			k.add(key, "%v", err)
+		} else if slices.Index(c.Admins, admin) < i {
+			k.add(key, "%s is here twice", admin)
+		}
+	}
+}
+
+func (c *Config) checkAddresses(k *check) {
+	if len(c.Listen) == 0 {
+		k.add("listen", "missing: other agents could not reach this one")
+	}
+	for i, a := range c.Listen {
+		if err := checkListen(a); err != nil {
+			k.add(fmt.Sprintf("listen[%d]", i), "%v", err)
+		}
+	}
+	for i, a := range c.Announce {
+		if _, err := multiaddr.NewMultiaddr(a); err != nil {
+			k.add(fmt.Sprintf("announce[%d]", i), "want a multiaddress such as /dns4/web1.example.org/tcp/7424, not %q", a)
+		}
+	}
+	for i, a := range c.Bootstrap {
+		if err := checkBootstrap(a); err != nil {
+			k.add(fmt.Sprintf("bootstrap[%d]", i), "%v", err)
+		}
+	}
+}
+
+// checkListen accepts addresses of the transports that agents speak: TCP and QUIC on an IP address.
+func checkListen(address string) error {
+	bad := fmt.Errorf("want /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1 (or ip6), not %q", address)
+	m, err := multiaddr.NewMultiaddr(address)
+	if err != nil {
+		return bad
+	}
+	var names []string
+	for _, p := range m.Protocols() {
+		names = append(names, p.Name)
+	}
+	switch strings.Join(names, " ") {
+	case "ip4 tcp", "ip6 tcp", "ip4 udp quic-v1", "ip6 udp quic-v1":
+		return nil
+	}
+	return bad
+}
+
+// checkBootstrap accepts multiaddresses, host:port and host.
+func checkBootstrap(address string) error {
+	bad := fmt.Errorf("want host:port or a multiaddress such as /dns4/db1/tcp/7424, not %q", address)
+	if strings.HasPrefix(address, "/") {
+		if _, err := multiaddr.NewMultiaddr(address); err != nil {
+			return bad
+		}
+		return nil
+	}
+	host := address
+	if h, port, err := net.SplitHostPort(address); err == nil {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return bad
+		}
+		host = h
+	}
+	if host == "" || strings.ContainsAny(host, " \t/@") || strings.Contains(host, ":") && net.ParseIP(host) == nil {
+		return bad
+	}
+	return nil
+}
+
+func (c *Config) checkAPI(k *check) {
+	switch {
+	case c.API.Socket == "":
+		k.add("api.socket", "missing")
+	case len(c.API.Socket) > maxSocketPath:
+		k.add("api.socket", "%d bytes, the system's limit for a socket's path is %d", len(c.API.Socket), maxSocketPath)
+	}
+	if c.API.SocketMode == 0 {
+		k.add("api.socket_mode", "missing")
+	}
+	if c.API.SocketGroup != "" {
+		if _, err := lookupGroup(c.API.SocketGroup); err != nil {
+			k.add("api.socket_group", "%v", err)
+		}
+	}
+	if c.API.HTTP != "" {
+		_, port, err := net.SplitHostPort(c.API.HTTP)
+		n, perr := strconv.Atoi(port)
+		if err != nil || perr != nil || n < 0 || n > 65535 {
+			k.add("api.http", "want ADDRESS:PORT such as 127.0.0.1:7425, not %q", c.API.HTTP)
+		}
+	}
+}
+
+func (c *Config) checkMirrors(k *check) {
+	names := map[string]int{}
+	for i, m := range c.Mirrors {
+		key := fmt.Sprintf("mirrors[%d]", i)
+		if prefix, err := record.CleanPrefix(m.Prefix); m.Prefix == "" {
+			k.add(key+".prefix", "missing")
+		} else if err != nil {
+			k.add(key+".prefix", "%v", err)
+		} else if record.Reserved(prefix) {
+			k.add(key+".prefix", "/.sys is reserved")
+		}
+		if m.Dir == "" {
+			k.add(key+".dir", "missing")
+		} else if c.DataDir != "" && overlap(m.Dir, c.DataDir) {
+			k.add(key+".dir", "%s and data_dir overlap", m.Dir)
+		} else if c.File != "" && below(filepath.Dir(c.File), m.Dir) {
+			k.add(key+".dir", "%s holds the configuration and the identity", m.Dir)
+		}
+		for j := range i {
+			if m.Dir != "" && overlap(m.Dir, c.Mirrors[j].Dir) {
+				k.add(key+".dir", "%s overlaps mirrors[%d].dir", m.Dir, j)
+			}
+		}
+		if m.TriggersDir != "" && m.Dir != "" && below(m.TriggersDir, m.Dir) {
+			k.add(key+".triggers_dir", "%s lies in the mirrored directory, so that the store could say what is run here", m.TriggersDir)
+		}
+		k.oneOf(key+".mode", m.Mode, "pull")
+		if m.Owner != "" {
+			if _, err := lookupUser(m.Owner); err != nil {
+				k.add(key+".owner", "%v", err)
+			}
+		}
+		if m.Group != "" {
+			if _, err := lookupGroup(m.Group); err != nil {
+				k.add(key+".group", "%v", err)
+			}
+		}
+		if j, twice := names[m.title()]; twice {
+			k.add(key+".name", "%q is also the name of mirrors[%d]", m.title(), j)
+		}
+		names[m.title()] = i
+	}
+}
+
+// title is the mirror's name, or its prefix.
+func (m *MirrorConfig) title() string {
+	if m.Name != "" {
+		return m.Name
+	}
+	return m.Prefix
+}
+
+// below tells whether path is dir or lies in it, by their names alone.
+func below(path, dir string) bool {
+	relative, err := filepath.Rel(dir, path)
+	return err == nil && relative != ".." && !strings.HasPrefix(relative, "../")
+}
+
+func overlap(a, b string) bool { return below(a, b) || below(b, a) }
+
+// lookupGroup gives the number of a group named by name or number.
+func lookupGroup(name string) (int, error) {
+	if n, err := strconv.Atoi(name); err == nil && n >= 0 {
+		return n, nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("no group %q on this host", name)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// lookupUser gives the number of a user named by name or number.
+func lookupUser(name string) (int, error) {
+	if n, err := strconv.Atoi(name); err == nil && n >= 0 {
+		return n, nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("no user %q on this host", name)
+	}
+	return strconv.Atoi(u.Uid)
+}
