@@ -1,0 +1,41 @@
+// Command syncagent runs an agent and talks to one.
+//
+// One file holds one command: flags become calls, errors become messages and exit codes. The commands that work on
+// entries reach the agent over its socket; init, join, config and acl check need no agent.
+//
+// Names, exit codes and JSON keys are a contract: scripts of others are written against them.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run executes one command line and gives its exit code. The first SIGINT or SIGTERM ends ctx of the command, the
+// second kills the process.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := c.rootCmd()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	f := classify(ctx, err)
+	f.print(stderr, c.wantsJSON(args))
+	return f.exit
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"syncagent": main})
+}
+
+// TestScripts runs testdata/script/*.txtar: what the command line promises, one file a promise.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits":  exits,
+			"isjson": isJSON,
+			"mode":   mode,
+		},
+		Setup: func(env *testscript.Env) error {
+			// A script sees no configuration of the machine it runs on.
+			env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/.config")
+			env.Setenv("XDG_STATE_HOME", env.WorkDir+"/.state")
+			return nil
+		},
+	})
+}
+
+func TestNearest(t *testing.T) {
+	words := []string{"put", "get", "ls", "rm", "count", "batch", "watch", "mirror", "status", "config"}
+	for in, want := range map[string]string{
+		"pu": "put", "ptu": "put", "wach": "watch", "conut": "count", "stat": "status", "zzzz": "", "mirorr": "mirror",
+		"configuration": "", "": "",
+	} {
+		if got := nearest(in, words); got != want {
+			t.Errorf("nearest(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
