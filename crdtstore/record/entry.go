@@ -43,12 +43,15 @@ type Entry struct {
 // Expired tells whether the entry is over at time t in Unix milliseconds.
 func (e *Entry) Expired(ms int64) bool { return e.Expires != 0 && ms >= 0 && e.Expires <= uint64(ms) }
 
-// ExpiresAt gives the expiry as a time, zero for never.
+// maxMilli is the end of the year 9999 in Unix milliseconds, the last time that RFC 3339 can write.
+const maxMilli = 253402300799999
+
+// ExpiresAt gives the expiry as a time, zero for never. Times past the year 9999 give its end.
 func (e *Entry) ExpiresAt() time.Time {
 	if e.Expires == 0 {
 		return time.Time{}
 	}
-	return time.UnixMilli(int64(e.Expires)).UTC()
+	return time.UnixMilli(int64(min(e.Expires, maxMilli))).UTC()
 }
 
 // Size is the length of the value in bytes, also when it is chunked.
@@ -107,21 +110,29 @@ func ParseEntry(b []byte) (*Entry, error) {
 	if err := d.end(); err != nil {
 		return nil, err
 	}
-	return e, e.check(n)
+	if err := e.check(n); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // ParseStub reads a stub strictly: the entry without its value, the length of the value, and the ID.
 func ParseStub(b []byte) (e *Entry, size int, id ID, err error) {
 	d := decoder{b: b}
 	e, size = parseEntryHead(&d)
-	d.bytes(32, "value hash")
+	sum := id32(d.bytes(sha256.Size, "value hash"))
+	if d.err == nil && size == 0 && sum != sha256.Sum256(nil) {
+		d.fail("not the hash of an empty value")
+	}
 	if err := d.end(); err != nil {
 		return nil, 0, ID{}, err
 	}
-	if e.Kind == KindPut || e.Kind == KindDelete {
-		err = e.check(size)
+	if e.Kind != KindChunked { // the chunk list is gone, nobody can check it any more
+		if err := e.check(size); err != nil {
+			return nil, 0, ID{}, err
+		}
 	}
-	return e, size, stubID(b), err
+	return e, size, stubID(b), nil
 }
 
 func parseEntryHead(d *decoder) (*Entry, int) {
@@ -192,7 +203,8 @@ func ParseChunkList(b []byte) (l ChunkList, err error) {
 	d := decoder{b: b}
 	l.Size = d.u64("size")
 	n := d.uvarint(MaxInlineValue/32, "chunks")
-	if want := (l.Size + ChunkSize - 1) / ChunkSize; d.err == nil && (n != want || l.Size <= MaxInlineValue) {
+	// The largest n chunks can hold is far from overflow, unlike a size rounded up to chunks.
+	if d.err == nil && (l.Size <= MaxInlineValue || l.Size > n*ChunkSize || l.Size <= (n-1)*ChunkSize) {
 		d.fail("%d chunks for %d bytes", n, l.Size)
 	}
 	for i := uint64(0); i < n && d.err == nil; i++ {

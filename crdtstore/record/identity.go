@@ -50,7 +50,13 @@ func PublicKeyOf(id peer.ID) (k PublicKey, err error) {
 		return k, fmt.Errorf("peer ID %s: not an Ed25519 identity", id)
 	}
 	copy(k[:], raw)
-	return k, k.Check()
+	if k.PeerID() != id { // the key wrapped in other bytes: a second name for one identity
+		return PublicKey{}, fmt.Errorf("peer ID %s: not in canonical form", id)
+	}
+	if err := k.Check(); err != nil {
+		return PublicKey{}, fmt.Errorf("peer ID %s: %w", id, err)
+	}
+	return k, nil
 }
 
 // ParsePublicKey reads a peer ID in text form.
