@@ -1,0 +1,451 @@
+package p2p
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"syncagent/crdtstore/record"
+)
+
+const (
+	syncEvery    = 10 * time.Second       // our digest to one random peer, jittered
+	quietEnough  = 250 * time.Millisecond // gossip has settled: a digest that differs still means something
+	waitAtMost   = 3 * time.Second        // for quiet
+	hintEvery    = time.Second            // our digest to all peers, after it changed
+	stallTimeout = 5 * time.Second        // without a frame from the peer we sync with, then it is another's turn
+	syncFaultMin = time.Second
+	syncFaultMax = 30 * time.Second
+	askRounds    = 256 // of 64 ancestors each
+	gapDelay     = 20 * time.Millisecond
+	maxGaps      = 1024
+	ingestTarget = 2 << 20 // bytes handed to the replica at a time
+	readAhead    = 4       // frames
+	sameRounds   = 3
+)
+
+// digestNote says what we hold.
+func (n *Node) digestNote(ask bool) digestNote {
+	return digestNote{Ask: ask, Serial: n.replica.Rights().Serial(), Digest: n.replica.BlockDigest()}
+}
+
+// noteDigest takes what a peer says it holds and has it synced if that differs from ours.
+func (n *Node) noteDigest(s *session, d digestNote) {
+	ours := n.replica.BlockDigest()
+	serial := n.replica.Rights().Serial()
+	s.mu.Lock()
+	first := !s.hasDigest
+	s.digest, s.serial, s.hasDigest = d.Digest, d.Serial, true
+	if d.Digest != ours {
+		s.want(first)
+	} else {
+		s.needSync, s.lastSync, s.sameRounds = false, time.Now(), 0
+	}
+	s.mu.Unlock()
+	if d.Digest != ours {
+		ring(n.syncBell)
+	}
+	if d.Serial > serial {
+		ring(s.policyBell)
+	}
+}
+
+// want has the peer synced with, when it is its turn. The session's lock is held.
+func (s *session) want(urgent bool) {
+	if !s.needSync {
+		s.needSync, s.needSince = true, time.Now()
+	}
+	s.urgent = s.urgent || urgent
+}
+
+// noteGap has blocks asked for that a peer's block names.
+func (n *Node) noteGap(s *session, missing []record.Digest) {
+	s.mu.Lock()
+	if len(s.gaps) == 0 {
+		s.needSince = time.Now()
+	}
+	s.gaps = append(s.gaps, missing[:min(len(missing), maxGaps-min(len(s.gaps), maxGaps))]...)
+	s.mu.Unlock()
+	ring(n.syncBell)
+}
+
+// syncLoop brings what we lack, from one peer at a time: blocks of several peers overlap, and links cross origins.
+func (n *Node) syncLoop(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		s, gaps, next := n.nextSync(time.Now())
+		if s == nil {
+			timer.Reset(next)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-n.syncBell:
+			case <-timer.C:
+			}
+			continue
+		}
+		r, err := n.sync(ctx, s, gaps)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n.noteSync(s, r, err)
+	}
+}
+
+// nextSync picks the next session to sync with and the blocks to ask it for, or says when to look again.
+func (n *Node) nextSync(now time.Time) (pick *session, gaps []record.Digest, next time.Duration) {
+	next = time.Minute
+	var ours [32]byte
+	known := false
+	for _, s := range n.members() {
+		s.mu.Lock()
+		ready := s.syncAfter
+		switch {
+		case len(s.gaps) > 0:
+			ready = later(ready, s.needSince.Add(gapDelay))
+		case s.needSync:
+			if !known {
+				ours, known = n.replica.BlockDigest(), true
+			}
+			if s.hasDigest && s.digest == ours {
+				s.needSync, s.urgent = false, false
+				s.mu.Unlock()
+				continue
+			}
+			if !s.urgent {
+				quiet := now.Add(quietEnough - n.quietFor())
+				if limit := s.needSince.Add(waitAtMost); quiet.After(limit) {
+					quiet = limit
+				}
+				ready = later(ready, quiet)
+			}
+		default:
+			s.mu.Unlock()
+			continue
+		}
+		if d := ready.Sub(now); d > 0 {
+			next = min(next, d)
+			s.mu.Unlock()
+			continue
+		}
+		gaps, s.gaps = s.gaps, nil
+		if gaps == nil {
+			s.needSync, s.urgent = false, false
+		}
+		s.mu.Unlock()
+		return s, gaps, 0
+	}
+	return nil, nil, next
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// synced is what a sync brought.
+type synced struct {
+	blocks  int // new
+	frames  int
+	missing []record.Digest
+	note    digestNote // the peer's, after its last answer
+	unknown uint32     // of our heads, by the peer's count
+	heads   []record.Digest
+}
+
+// noteSync takes the outcome of a sync.
+func (n *Node) noteSync(s *session, r synced, err error) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.syncFaults++
+		bound := min(syncFaultMin<<min(s.syncFaults, 5), syncFaultMax)
+		s.syncAfter = now.Add(bound/2 + rand.N(bound/2))
+		s.want(true)
+		n.stats.syncs.WithLabelValues("failed").Inc()
+		n.log.Debug("sync failed", "peer", s.id, "blocks", r.blocks, "err", err)
+		return
+	}
+	n.stats.syncs.WithLabelValues("done").Inc()
+	s.syncFaults, s.syncAfter, s.lastSync = 0, time.Time{}, now
+	ring(s.fetchBell)
+	if r.blocks > 0 {
+		s.fetchAfter, s.fetchMiss = time.Time{}, 0
+		n.log.Debug("synced", "peer", s.id, "blocks", r.blocks)
+		if s.digest != n.replica.BlockDigest() {
+			s.want(false) // once more: if then nothing new comes, the heads are compared
+		}
+	}
+}
+
+// sync runs one sync as the asking side: the blocks of a gap, or everything that the peer has more.
+func (n *Node) sync(ctx context.Context, s *session, gaps []record.Digest) (synced, error) {
+	var r synced
+	f, done, err := n.openStream(ctx, s, protoSync)
+	if err != nil {
+		return r, err
+	}
+	defer done()
+	if gaps != nil {
+		gaps = n.unseen(gaps)
+		if len(gaps) == 0 {
+			return r, nil
+		}
+		r.missing = gaps
+	} else {
+		for _, part := range encodeVector(n.replica.Vector()) {
+			if err := f.write(frameVector, part); err != nil {
+				return r, err
+			}
+		}
+		if err := f.write(framePull, nil); err != nil {
+			return r, err
+		}
+		if err := n.receive(ctx, s, f, &r); err != nil {
+			return r, err
+		}
+	}
+	if err := n.askMissing(ctx, s, f, &r); err != nil || gaps != nil {
+		return r, err
+	}
+	if r.blocks > 0 || r.note.Digest == n.replica.BlockDigest() {
+		return r, nil
+	}
+	return r, n.compareHeads(ctx, s, f, &r)
+}
+
+// askMissing asks for blocks by digest until nothing that the answers name is missing.
+func (n *Node) askMissing(ctx context.Context, s *session, f *frames, r *synced) error {
+	asked := map[record.Digest]bool{}
+	for range askRounds {
+		want := slices.DeleteFunc(r.missing, func(d record.Digest) bool { return asked[d] })
+		r.missing = nil
+		if len(want) == 0 {
+			return nil
+		}
+		want = want[:min(len(want), maxDigests)]
+		for _, d := range want {
+			asked[d] = true
+		}
+		if err := f.write(frameAsk, encodeDigests(want)); err != nil {
+			return err
+		}
+		if err := n.receive(ctx, s, f, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compareHeads finds blocks that no vector shows: forks. If neither side lacks anything and the digests still differ,
+// somebody's store is wrong.
+func (n *Node) compareHeads(ctx context.Context, s *session, f *frames, r *synced) error {
+	ours := n.replica.Heads()
+	if err := f.write(frameHeads, encodeDigests(ours)); err != nil {
+		return err
+	}
+	if err := n.receive(ctx, s, f, r); err != nil {
+		return err
+	}
+	unknown, err := n.unknown(ctx, r.heads)
+	if err != nil {
+		return err
+	}
+	r.missing = unknown
+	if err := n.askMissing(ctx, s, f, r); err != nil {
+		return err
+	}
+	still, err := n.unknown(ctx, unknown)
+	if err != nil {
+		return err
+	}
+	same := r.blocks == 0 && r.unknown == 0 && r.note.Digest != n.replica.BlockDigest() && slices.Equal(ours, n.replica.Heads()) &&
+		(len(still) > 0 || len(unknown) == 0) && !equalHeads(ours, r.heads)
+	s.mu.Lock()
+	if !same {
+		s.sameRounds = 0
+	} else {
+		s.sameRounds++
+	}
+	alarm := s.sameRounds == sameRounds
+	s.mu.Unlock()
+	if alarm {
+		n.o.Alarm(AlarmDiverged, fmt.Sprintf("this agent and %s differ, though neither lacks a block of the other", s.id))
+	}
+	return nil
+}
+
+func equalHeads(a, b []record.Digest) bool {
+	return slices.EqualFunc(a, b, func(x, y record.Digest) bool { return bytes.Equal(x[:], y[:]) })
+}
+
+// errHeld ends a look into the store at its first find.
+var errHeld = errors.New("held")
+
+// unknown gives those blocks that we do not hold.
+func (n *Node) unknown(ctx context.Context, ds []record.Digest) ([]record.Digest, error) {
+	heads := map[record.Digest]bool{}
+	for _, h := range n.replica.Heads() {
+		heads[h] = true
+	}
+	var out []record.Digest
+	for _, d := range ds {
+		if heads[d] {
+			continue
+		}
+		err := n.replica.Ancestors(ctx, []record.Digest{d}, n.self, func(record.Parcel) error { return errHeld })
+		switch {
+		case err == nil:
+			out = append(out, d)
+		case !errors.Is(err, errHeld):
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// receive takes the answer to one request, up to its last frame. Reading goes on while the replica commits.
+func (n *Node) receive(ctx context.Context, s *session, f *frames, r *synced) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	batches := make(chan []record.Parcel, readAhead)
+	ended := make(chan error, 1)
+	go func() {
+		defer close(batches)
+		ended <- n.readAnswer(ctx, s, f, r, batches)
+	}()
+	var failed error
+	for parcels := range batches {
+		if failed != nil {
+			continue
+		}
+		if failed = n.ingest(ctx, s, more(parcels, batches), r); failed != nil {
+			cancel()
+		}
+	}
+	err := <-ended
+	if failed != nil {
+		return failed
+	}
+	n.blame(s, err)
+	return err
+}
+
+// more adds what is waiting already, so that the replica gets large batches.
+func more(parcels []record.Parcel, batches <-chan []record.Parcel) []record.Parcel {
+	size := 0
+	for _, p := range parcels {
+		size += len(p.Block)
+	}
+	for size < ingestTarget {
+		select {
+		case next, ok := <-batches:
+			if !ok {
+				return parcels
+			}
+			for _, p := range next {
+				size += len(p.Block)
+				for _, e := range p.Entries {
+					size += len(e)
+				}
+			}
+			parcels = append(parcels, next...)
+		default:
+			return parcels
+		}
+	}
+	return parcels
+}
+
+// ingest hands parcels to the replica and notes what it says.
+func (n *Node) ingest(ctx context.Context, s *session, parcels []record.Parcel, r *synced) error {
+	got, err := n.replica.Ingest(ctx, s.key, parcels)
+	if err != nil {
+		return fmt.Errorf("store blocks: %w", err)
+	}
+	if got.New > 0 {
+		n.noteBlocks()
+		n.stats.blocks.WithLabelValues("sync").Add(float64(got.New))
+	}
+	r.blocks += got.New
+	r.missing = append(r.missing, got.Missing[:min(len(got.Missing), maxDigests)]...)
+	if got.Invalid != nil {
+		n.gate.strike(s.id)
+		n.o.Alarm(AlarmInvalid, fmt.Sprintf("%s sent invalid data: %v", s.id, got.Invalid))
+		return fmt.Errorf("invalid data: %w", got.Invalid)
+	}
+	return nil
+}
+
+// readAnswer reads the frames of one answer. Its writes to r end before it returns; receive reads them afterwards.
+func (n *Node) readAnswer(ctx context.Context, s *session, f *frames, r *synced, batches chan<- []record.Parcel) error {
+	var vector []record.Position
+	vectors := 0
+	for {
+		kind, payload, err := f.read(stallTimeout)
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case frameVector:
+			if vectors++; vectors > maxVector {
+				return frameError("vector of more than %d frames", maxVector)
+			}
+			part, err := parseVector(payload)
+			if err != nil {
+				return err
+			}
+			vector = append(vector, part...)
+			s.mu.Lock()
+			s.vector = vector
+			s.mu.Unlock()
+		case frameParcels:
+			raw, err := decompress(payload)
+			if err != nil {
+				return err
+			}
+			parcels, err := parseParcels(raw)
+			if err != nil {
+				return err
+			}
+			select {
+			case batches <- parcels:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case frameHeads:
+			if r.heads, err = parseDigests(payload); err != nil {
+				return err
+			}
+		case frameDone:
+			return n.noteDone(s, payload, r)
+		case frameRefuse:
+			return fmt.Errorf("%w: %q", errRefused, payload[:min(len(payload), 200)])
+		}
+	}
+}
+
+// noteDone takes the last frame of an answer: the peer's digest, and after heads how many of ours it lacks.
+func (n *Node) noteDone(s *session, payload []byte, r *synced) error {
+	if len(payload) == 45 {
+		r.unknown = be.Uint32(payload[41:])
+		payload = payload[:41]
+	}
+	d, err := parseDigestNote(payload)
+	if err != nil {
+		return err
+	}
+	r.note = d
+	s.mu.Lock()
+	s.digest, s.serial, s.hasDigest = d.Digest, d.Serial, true
+	s.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,155 @@
+package p2p
+
+import (
+	"context"
+	"encoding/binary"
+
+	"syncagent/crdtstore/record"
+)
+
+// serveSync answers a member's requests on one stream, in order: control frames, and on other streams its syncs.
+func (n *Node) serveSync(ctx context.Context, s *session, f *frames) error {
+	var have []record.Position
+	vectors := 0
+	for {
+		kind, payload, err := f.read(streamIdle)
+		if err != nil {
+			return err
+		}
+		if n.gate.standing(s.id) != member {
+			return f.write(frameRefuse, []byte("not a member"))
+		}
+		switch kind {
+		case framePing:
+			if len(payload) > 64 {
+				return frameError("ping of %d bytes", len(payload))
+			}
+			err = f.write(framePong, payload)
+		case frameDigest:
+			var d digestNote
+			if d, err = parseDigestNote(payload); err == nil {
+				n.noteDigest(s, d)
+				if d.Ask {
+					err = f.write(frameDigest, n.digestNote(false).encode())
+				}
+			}
+		case framePeers:
+			err = n.noteRecords(payload)
+		case frameVector:
+			if vectors++; vectors > maxVector {
+				return frameError("vector of more than %d frames", maxVector)
+			}
+			var part []record.Position
+			part, err = parseVector(payload)
+			have = append(have, part...)
+		case framePull:
+			err = n.servePull(ctx, s, f, have)
+			have, vectors = nil, 0
+		case frameAsk:
+			err = n.serveAsk(ctx, s, f, payload)
+		case frameHeads:
+			err = n.serveHeads(ctx, s, f, payload)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// servePull sends our vector and what theirs lacks, in ascending height.
+func (n *Node) servePull(ctx context.Context, s *session, f *frames, have []record.Position) error {
+	note := n.digestNote(false)
+	for _, part := range encodeVector(n.replica.Vector()) {
+		if err := f.write(frameVector, part); err != nil {
+			return err
+		}
+	}
+	w := parcelWriter{f: f}
+	if err := n.replica.Missing(ctx, have, s.key, w.add); err != nil {
+		return err
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return f.write(frameDone, note.encode())
+}
+
+// serveAsk sends the named blocks and some of their ancestors.
+func (n *Node) serveAsk(ctx context.Context, s *session, f *frames, payload []byte) error {
+	of, err := parseDigests(payload)
+	if err != nil {
+		return err
+	}
+	w := parcelWriter{f: f}
+	if err := n.replica.Ancestors(ctx, of, s.key, w.add); err != nil {
+		return err
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return f.write(frameDone, n.digestNote(false).encode())
+}
+
+// serveHeads answers the peer's heads with ours and says how many of the peer's we do not hold.
+func (n *Node) serveHeads(ctx context.Context, s *session, f *frames, payload []byte) error {
+	theirs, err := parseDigests(payload)
+	if err != nil {
+		return err
+	}
+	unknown, err := n.unknown(ctx, theirs)
+	if err != nil {
+		return err
+	}
+	if err := f.write(frameHeads, encodeDigests(n.replica.Heads())); err != nil {
+		return err
+	}
+	note := n.digestNote(false).encode()
+	return f.write(frameDone, binary.BigEndian.AppendUint32(note, uint32(len(unknown))))
+}
+
+// parcelWriter packs parcels into compressed frames. A parcel with more entries than fit goes out in several: the
+// block first, so that the receiver knows where the entries belong.
+type parcelWriter struct {
+	f   *frames
+	buf []byte
+}
+
+// add takes a parcel, which may be reused afterwards. It blocks on the flow control of the stream.
+func (w *parcelWriter) add(p record.Parcel) error {
+	size := len(p.Block) + 16
+	first := record.Parcel{Block: p.Block}
+	for len(p.Entries) > 0 && size+len(p.Entries[0])+8 <= parcelsTarget {
+		size += len(p.Entries[0]) + 8
+		first.Entries, p.Entries = append(first.Entries, p.Entries[0]), p.Entries[1:]
+	}
+	if len(first.Block) > 0 || len(first.Entries) > 0 {
+		if err := w.put(first, size); err != nil {
+			return err
+		}
+	}
+	for _, e := range p.Entries {
+		if err := w.put(record.Parcel{Entries: [][]byte{e}}, len(e)+16); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *parcelWriter) put(p record.Parcel, size int) error {
+	if len(w.buf) > 0 && len(w.buf)+size > parcelsTarget {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	w.buf = appendParcel(w.buf, p)
+	return nil
+}
+
+func (w *parcelWriter) flush() error {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	err := w.f.write(frameParcels, compress(w.buf))
+	w.buf = w.buf[:0]
+	return err
+}

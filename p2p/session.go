@@ -1,0 +1,409 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"syncagent/crdtstore/record"
+)
+
+const (
+	helloTimeout  = 5 * time.Second
+	streamIdle    = 2 * time.Minute // a stream without a frame for so long is given up
+	maxStreams    = 8               // inbound streams of one peer at a time
+	silentAfter   = 5 * time.Second // then the peer is pinged
+	closeAfter    = 3 * time.Second // then, without a sign of life, its connections are closed
+	measureEvery  = 30 * time.Second
+	controlRetry  = 300 * time.Millisecond
+	controlFaults = 5 // control streams that fail in a row, then the connection is closed
+)
+
+// errRefused is what a peer says before it ends a stream.
+var errRefused = errors.New("refused by the peer")
+
+// session is a connected peer. It lives as long as at least one connection does.
+type session struct {
+	id       peer.ID
+	key      record.PublicKey
+	standing standing // when it connected; a change closes the connection, because pubsub asks only once
+	since    time.Time
+	cancel   context.CancelFunc
+
+	inbound   atomic.Int32
+	lastHeard atomic.Int64 // uptime
+
+	hintBell   chan struct{} // send our digest
+	policyBell chan struct{} // swap policies
+	fetchBell  chan struct{} // ask for entries
+	pushes     chan []byte   // payloads of push frames
+
+	mu sync.Mutex
+	peerState
+}
+
+// peerState is what we know of a connected peer.
+type peerState struct {
+	hello      *hello
+	skew       time.Duration // their agent time minus ours
+	rtt        time.Duration
+	digest     [32]byte
+	hasDigest  bool
+	serial     uint64
+	vector     []record.Position // as of its last answer to a pull
+	lastSync   time.Time
+	lastGossip time.Time // when a block of its own came by gossip
+
+	records    [][]byte // addresses to tell it
+	needSync   bool     // its digest differs from ours
+	urgent     bool     // do not wait for quiet
+	askBack    bool     // the next hint asks for its digest
+	needSince  time.Time
+	gaps       []record.Digest
+	syncAfter  time.Time // back-off
+	syncFaults int
+	sameRounds int // syncs in a row in which neither side lacked anything and yet the digests differed
+	fetchAfter time.Time
+	fetchMiss  int
+}
+
+func (s *session) touch() { s.lastHeard.Store(int64(uptime())) }
+
+func (s *session) silentFor() time.Duration { return uptime() - time.Duration(s.lastHeard.Load()) }
+
+// addRecord has an address told to the peer.
+func (s *session) addRecord(signed []byte) {
+	s.mu.Lock()
+	if len(s.records) < maxPeerRecords {
+		s.records = append(s.records, signed)
+	}
+	s.mu.Unlock()
+	ring(s.hintBell)
+}
+
+// connected makes the session of a peer, if there is none yet.
+func (n *Node) connected(ctx context.Context, p peer.ID) {
+	key, err := record.PublicKeyOf(p)
+	if err != nil {
+		return
+	}
+	st := n.gate.standing(p)
+	if st == stranger { // lost its right while it connected
+		go n.closePeer(p)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || n.sessions[p] != nil || n.host.Network().Connectedness(p) != network.Connected {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
+		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
+		pushes: make(chan []byte, maxPushQueue)}
+	s.touch()
+	n.sessions[p] = s
+	n.handlers.Add(1)
+	go func() {
+		defer n.handlers.Done()
+		n.runSession(ctx, s)
+	}()
+	n.log.Info("peer connected", "peer", p, "member", st == member)
+}
+
+// disconnected ends the session when no connection is left.
+func (n *Node) disconnected(p peer.ID) {
+	n.mu.Lock()
+	s := n.sessions[p]
+	if s == nil || n.host.Network().Connectedness(p) == network.Connected {
+		n.mu.Unlock()
+		return
+	}
+	delete(n.sessions, p)
+	n.mu.Unlock()
+	s.cancel()
+	n.log.Info("peer disconnected", "peer", p, "after", time.Since(s.since).Round(time.Millisecond))
+	if life := time.Since(s.since); life < time.Second && !n.Paused() {
+		s.mu.Lock()
+		greeted := s.hello != nil
+		s.mu.Unlock()
+		if !greeted {
+			n.gate.refusedBy(p, n.o.Name, n.self)
+		}
+	}
+	ring(n.dialBell)
+}
+
+func (n *Node) session(p peer.ID) *session {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sessions[p]
+}
+
+// members gives the sessions of members in random order.
+func (n *Node) members() []*session {
+	n.mu.Lock()
+	var out []*session
+	for _, s := range n.sessions {
+		if s.standing == member {
+			out = append(out, s)
+		}
+	}
+	n.mu.Unlock()
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// runSession drives what we begin with a peer, until its context ends.
+func (n *Node) runSession(ctx context.Context, s *session) {
+	defer s.cancel()
+	var parts sync.WaitGroup
+	parts.Go(func() { n.policySwaps(ctx, s) })
+	if s.standing == member {
+		parts.Go(func() { n.controls(ctx, s) })
+		parts.Go(func() { n.fetches(ctx, s) })
+		parts.Go(func() { n.pushLoop(ctx, s) })
+	}
+	parts.Wait()
+}
+
+// controls keeps one control stream open.
+func (n *Node) controls(ctx context.Context, s *session) {
+	for faults := 0; ctx.Err() == nil; {
+		began := time.Now()
+		err := n.control(ctx, s)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > time.Minute {
+			faults = 0
+		}
+		if faults++; faults >= controlFaults {
+			n.log.Warn("peer does not answer, connection closed", "peer", s.id, "err", err)
+			n.closePeer(s.id)
+			return
+		}
+		n.log.Debug("control stream ended", "peer", s.id, "err", err)
+		wait(ctx, controlRetry+rand.N(controlRetry))
+	}
+}
+
+// control runs one control stream: our digest whenever it changed, pings when the peer is silent.
+func (n *Node) control(ctx context.Context, s *session) error {
+	f, done, err := n.openStream(ctx, s, protoSync)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := f.write(framePeers, encodeRecords(n.recordsFor(s.id))); err != nil {
+		return err
+	}
+	if err := f.write(frameDigest, n.digestNote(true).encode()); err != nil {
+		return err
+	}
+	broken := make(chan error, 1)
+	go func() { broken <- n.readControl(s, f) }()
+	defer func() { done(); n.blame(s, <-broken) }()
+
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var pinged, measured time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-broken:
+			broken <- err
+			return err
+		case <-s.hintBell:
+			s.mu.Lock()
+			ask, records := s.askBack, s.records
+			s.askBack, s.records = false, nil
+			s.mu.Unlock()
+			if len(records) > 0 {
+				if err := f.write(framePeers, encodeRecords(records)); err != nil {
+					return err
+				}
+			}
+			if err := f.write(frameDigest, n.digestNote(ask).encode()); err != nil {
+				return err
+			}
+		case now := <-tick.C:
+			silent := s.silentFor()
+			if silent >= silentAfter+closeAfter {
+				n.log.Info("peer is silent, connection closed", "peer", s.id, "for", silent.Round(time.Second))
+				n.closePeer(s.id)
+				return ctx.Err()
+			}
+			due := silent >= silentAfter && now.Sub(pinged) >= silentAfter || now.Sub(measured) >= measureEvery
+			if !due {
+				continue
+			}
+			pinged, measured = now, now
+			if err := f.write(framePing, be.AppendUint64(nil, uint64(uptime()))); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// readControl takes the answers on a control stream.
+func (n *Node) readControl(s *session, f *frames) error {
+	for {
+		kind, payload, err := f.read(0)
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case framePong:
+			if len(payload) == 8 {
+				s.mu.Lock()
+				s.rtt = max(uptime()-time.Duration(be.Uint64(payload)), 0)
+				s.mu.Unlock()
+			}
+		case frameDigest:
+			d, err := parseDigestNote(payload)
+			if err != nil {
+				return err
+			}
+			n.noteDigest(s, d)
+		}
+	}
+}
+
+// handle serves a protocol: hello first, then serve, for peers of at least this standing.
+func (n *Node) handle(ctx context.Context, proto protocol.ID, least standing, serve func(context.Context, *session, *frames) error) {
+	n.host.SetStreamHandler(proto, func(st network.Stream) {
+		p := st.Conn().RemotePeer()
+		n.connected(ctx, p) // the notification may come later
+		s := n.session(p)
+		if s == nil || !n.enter() {
+			_ = st.Reset()
+			return
+		}
+		defer n.handlers.Done()
+		if s.inbound.Add(1) > maxStreams {
+			s.inbound.Add(-1)
+			_ = st.Reset()
+			return
+		}
+		defer s.inbound.Add(-1)
+		stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
+		defer stop()
+		err := n.accept(ctx, s, newFrames(st, s.touch), proto, least, serve)
+		if err == nil || errors.Is(err, io.EOF) {
+			_ = st.Close()
+			return
+		}
+		_ = st.Reset()
+		n.log.Debug("stream ended", "peer", p, "protocol", proto, "err", err)
+		n.blame(s, err)
+	})
+}
+
+// blame counts a fault against the peer if err says that it sent garbage.
+func (n *Node) blame(s *session, err error) {
+	if errors.Is(err, errFrame) {
+		n.stats.garbage.Inc()
+		n.gate.strike(s.id)
+	}
+}
+
+func (n *Node) accept(ctx context.Context, s *session, f *frames, proto protocol.ID, least standing, serve func(context.Context, *session, *frames) error) error {
+	if n.gate.standing(s.id) < least {
+		return f.write(frameRefuse, []byte("not a member"))
+	}
+	if err := n.readHello(s, f); err != nil {
+		return err
+	}
+	if err := f.write(frameHello, n.hello(proto != protoEntry).encode()); err != nil {
+		return err
+	}
+	return serve(ctx, s, f)
+}
+
+// openStream opens a stream over an existing connection and swaps hellos. Call done when it is no longer needed; it
+// may be called twice.
+func (n *Node) openStream(ctx context.Context, s *session, proto protocol.ID) (f *frames, done func(), err error) {
+	dialCtx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	st, err := n.host.NewStream(network.WithNoDial(dialCtx, "sessions only"), s.id, proto)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open stream %s: %w", proto, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
+	done = func() { stop(); _ = st.Close() } // what was written still goes out
+	f = newFrames(st, s.touch)
+	if err = f.write(frameHello, n.hello(proto != protoEntry).encode()); err == nil {
+		err = n.readHello(s, f)
+	}
+	if err != nil {
+		done()
+		n.blame(s, err)
+		return nil, nil, fmt.Errorf("say hello on %s: %w", proto, err)
+	}
+	return f, done, nil
+}
+
+func (n *Node) hello(withRecord bool) *hello {
+	h := &hello{Network: n.o.Network, Format: formatKnown, Milli: max(n.replica.AgentTime().UnixMilli(), 0),
+		Incarnation: n.replica.Incarnation(), Version: n.o.Version, Name: n.o.Name}
+	if withRecord {
+		r, _ := n.book.get(n.self.PeerID())
+		h.Record = r.signed
+	}
+	return h
+}
+
+// readHello waits for the peer's hello and notes what it says.
+func (n *Node) readHello(s *session, f *frames) error {
+	for range 8 { // unknown frames may stand before it, but not for ever
+		kind, payload, err := f.read(helloTimeout)
+		switch {
+		case err != nil:
+			return err
+		case kind == frameRefuse:
+			return fmt.Errorf("%w: %q", errRefused, payload[:min(len(payload), 200)])
+		case kind != frameHello:
+			continue
+		}
+		h, err := parseHello(payload)
+		if err != nil {
+			return err
+		}
+		if h.Network != n.o.Network {
+			_ = f.write(frameRefuse, []byte("another network"))
+			n.gate.otherNetwork(s.id, h.Network)
+			return fmt.Errorf("peer belongs to network %s", h.Network)
+		}
+		n.noteHello(s, h)
+		return nil
+	}
+	return frameError("no hello")
+}
+
+func (n *Node) noteHello(s *session, h *hello) {
+	skew := time.UnixMilli(h.Milli).Sub(n.replica.AgentTime())
+	s.mu.Lock()
+	signed := h.Record
+	h.Record = nil
+	s.hello, s.skew = h, skew-s.rtt/2
+	s.mu.Unlock()
+	if len(signed) == 0 || s.standing != member {
+		return
+	}
+	id, isNew, err := n.book.add(signed)
+	if err != nil || id != s.id || !isNew {
+		return
+	}
+	n.forwardRecord(signed, s.id)
+}
