@@ -1,0 +1,64 @@
+package agent
+
+import (
+	"context"
+
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore"
+	"syncagent/crdtstore/record"
+)
+
+// store is what the API needs of crdtstore.Store. All methods are safe for concurrent use.
+type store interface {
+	// Write makes the operations durable as one atomic write.
+	Write(ctx context.Context, ops []crdtstore.Op) (record.Version, error)
+	// Snapshot opens one state of the store for reading; it must be closed.
+	Snapshot() (snapshot, error)
+	// Watch calls fn for every event until ctx ends or fn fails. A slow fn delays nobody else.
+	Watch(ctx context.Context, o watchOptions, fn func(crdtstore.Event) error) error
+	// SetPolicy takes a signed text and returns when it is in force, or why it is not.
+	SetPolicy(ctx context.Context, signed []byte) error
+	// Policy judges by the text in force; nil if there is none yet.
+	Policy() policy
+	// PolicyText is the signed text in force.
+	PolicyText() []byte
+	Stats() crdtstore.Stats
+}
+
+// watchOptions says what to watch.
+type watchOptions struct {
+	prefixes []string
+	since    string
+	values   bool
+}
+
+// snapshot is one state of the store. It is used by one goroutine.
+type snapshot interface {
+	Get(path string, value bool) (crdtstore.Item, error)
+	List(prefix string, values bool, fn func(crdtstore.Item) error) error
+	Count(prefix string) (int64, error)
+	Cursor() string
+	Close()
+}
+
+// policy is what the API asks of acl.Policy.
+type policy interface {
+	MayReadPath(k record.PublicKey, path string) bool
+	Alias(k record.PublicKey) string
+	Serial() uint64
+	Hash() [32]byte
+}
+
+// network is what the API needs of p2p.Node.
+type network interface {
+	Peers() []*apiv1.Peer
+	Pause()
+	Resume()
+	Paused() bool
+	Addrs() []string
+}
+
+// mirrorState tells about the mirrors of the configuration.
+type mirrorState interface {
+	Status() ([]*apiv1.Mirror, []*apiv1.Trigger)
+}

@@ -1,0 +1,221 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"syncagent/agent/api/v1/apiv1connect"
+	"syncagent/crdtstore/record"
+)
+
+const (
+	headerTimeout = 5 * time.Second
+	idleTimeout   = 2 * time.Minute
+	headerBytes   = 64 << 10 // a path of 1 KiB can triple by escaping
+	// maxMessage is the largest request: a full batch, with room for what surrounds the values, base64 in JSON
+	// included.
+	maxMessage = (record.MaxWriteBytes + 2<<20) * 3 / 2
+	// stopTimeout is what requests get to finish when the agent stops; then their connections are closed.
+	stopTimeout = 2 * time.Second
+)
+
+// server answers the API on the socket, and health and metrics on both ports.
+type server struct {
+	log     *slog.Logger
+	metrics *metrics
+	service *service
+	kv      *kv
+
+	requests chan struct{} // as many tokens as requests may be served at once
+	watches  chan struct{}
+}
+
+// socketHandler serves everything.
+func (s *server) socketHandler() http.Handler {
+	options := []connect.HandlerOption{
+		connect.WithInterceptors(observer{s}),
+		connect.WithReadMaxBytes(maxMessage),
+		connect.WithCompression("gzip", nil, nil), // callers are on this host, and small secrets do not compress well
+	}
+	routes := map[string]http.Handler{}
+	path, handler := apiv1connect.NewKVHandler(s.kv, options...)
+	routes[path] = handler
+	path, handler = apiv1connect.NewAgentHandler(s.service, options...)
+	routes[path] = handler
+	path, handler = apiv1connect.NewPolicyHandler(s.service, options...)
+	routes[path] = handler
+	plain := s.plainHandler()
+	// No http.ServeMux: it answers unclean paths with a redirect to another one.
+	return s.limited(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == rawPrefix || strings.HasPrefix(r.URL.Path, rawPrefix+"/") {
+			s.raw(w, r)
+			return
+		}
+		if slash := strings.LastIndexByte(r.URL.Path, '/'); slash >= 0 {
+			if h, ok := routes[r.URL.Path[:slash+1]]; ok {
+				h.ServeHTTP(w, r)
+				return
+			}
+		}
+		plain.ServeHTTP(w, r)
+	}))
+}
+
+// plainHandler serves what is open to everyone on this host: nothing of the store's content.
+func (s *server) plainHandler() http.Handler {
+	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		switch r.URL.Path {
+		case "/healthz":
+			_, _ = w.Write([]byte("ok\n"))
+		case "/readyz":
+			if !s.service.ready() {
+				http.Error(w, "not ready", http.StatusServiceUnavailable)
+				return
+			}
+			_, _ = w.Write([]byte("ready\n"))
+		case "/metrics":
+			metrics.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// limited refuses more requests at once than configured, and sets their deadline.
+func (s *server) limited(next http.Handler) http.Handler {
+	refuse := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tokens, open := s.requests, func(float64) {}
+		if r.URL.Path == apiv1connect.KVWatchProcedure {
+			tokens, open = s.watches, s.metrics.watches.Add
+		}
+		select {
+		case tokens <- struct{}{}:
+			defer func() { <-tokens }()
+		default:
+			err := &Error{Code: CodeBusy, Message: "too many requests at once", Hint: rowOf(CodeBusy).hint}
+			s.metrics.requests.WithLabelValues("refused", string(CodeBusy)).Inc()
+			if refuse.IsSupported(r) {
+				_ = refuse.Write(w, r, toConnect(err)) // a caller that left needs no answer
+			} else {
+				writeHTTPError(w, err)
+			}
+			return
+		}
+		open(1)
+		defer open(-1)
+		next.ServeHTTP(w, withController(w, r))
+	})
+}
+
+func (s *server) raw(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	err := s.kv.serveRaw(w, r)
+	if err != nil {
+		writeHTTPError(w, err)
+	}
+	method := "raw other"
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete:
+		method = "raw " + strings.ToLower(r.Method)
+	}
+	s.answered(r.Context(), method, false, err, time.Since(start))
+}
+
+// answered counts and logs a request. The log names no path and no value.
+func (s *server) answered(ctx context.Context, method string, stream bool, err error, took time.Duration) {
+	s.metrics.answered(method, stream, err, took)
+	if err == nil {
+		s.log.LogAttrs(ctx, slog.LevelDebug, "api request", slog.String("method", method), slog.Duration("took", took))
+		return
+	}
+	e, level := ErrorOf(err), slog.LevelDebug
+	switch e.Code {
+	case CodeInternal, CodeCorrupt, CodeDiskFull, CodeClock:
+		level = slog.LevelError
+	}
+	s.log.LogAttrs(ctx, level, "api request failed", slog.String("method", method), slog.Duration("took", took),
+		slog.String("code", string(e.Code)), slog.String("error", e.Message))
+}
+
+// observer is the Connect interceptor that counts, logs, and translates errors.
+type observer struct{ s *server }
+
+func (o observer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+		start := time.Now()
+		response, err := next(ctx, r)
+		o.s.answered(ctx, methodOf(r.Spec()), false, err, time.Since(start))
+		if err != nil {
+			return nil, toConnect(err)
+		}
+		return response, nil
+	}
+}
+
+func (o observer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, c connect.StreamingHandlerConn) error {
+		start := time.Now()
+		err := next(ctx, c)
+		o.s.answered(ctx, methodOf(c.Spec()), true, err, time.Since(start))
+		if err != nil {
+			return toConnect(err)
+		}
+		return nil
+	}
+}
+
+func (observer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+func methodOf(spec connect.Spec) string { return strings.TrimPrefix(spec.Procedure, "/syncagent.v1.") }
+
+// serve answers on a listener until ctx ends; then it lets requests finish for a while. Streams end at once, by the
+// context that kv has.
+func serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true) // gRPC
+	h := &http.Server{
+		Handler:           handler,
+		Protocols:         protocols,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    headerBytes,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve %s: %w", l.Addr(), err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		if err := h.Shutdown(stopping); err != nil {
+			return h.Close()
+		}
+		return nil
+	})
+	return group.Wait()
+}

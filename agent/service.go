@@ -1,0 +1,126 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore"
+	"syncagent/crdtstore/record"
+)
+
+// service serves the Agent and Policy services.
+type service struct {
+	self    record.PublicKey
+	name    string
+	network record.NetworkID
+	version string
+	started time.Time
+	ready   func() bool
+
+	store   store
+	peers   network
+	mirrors mirrorState
+	alarms  *Alarms
+
+	parsePolicy func(signed []byte) (policyInfo, error)
+}
+
+// policyInfo names a policy text.
+type policyInfo struct {
+	serial uint64
+	hash   [32]byte
+}
+
+func (s *service) Status(context.Context, *connect.Request[apiv1.StatusRequest]) (*connect.Response[apiv1.StatusResponse], error) {
+	stats := s.store.Stats()
+	r := &apiv1.StatusResponse{
+		Name:            s.name,
+		PeerId:          s.self.String(),
+		Network:         s.network.String(),
+		Version:         s.version,
+		UptimeS:         time.Since(s.started).Seconds(),
+		Ready:           s.ready(),
+		Entries:         stats.Entries,
+		ViewDigest:      hex.EncodeToString(stats.ViewDigest[:]),
+		BlockDigest:     hex.EncodeToString(stats.BlockDigest[:]),
+		Blocks:          stats.Blocks,
+		Heads:           int64(stats.Heads),
+		Pending:         int64(stats.Parked),
+		MissingEntries:  int64(stats.Missing),
+		WithheldEntries: stats.Withheld,
+		DiskFree:        stats.DiskFree,
+		Peers:           s.peers.Peers(),
+		Paused:          s.peers.Paused(),
+	}
+	if p := s.store.Policy(); p != nil {
+		r.PolicySerial, r.PolicyHash = p.Serial(), hashOf(p)
+	}
+	for _, a := range s.alarms.List() {
+		r.Alarms = append(r.Alarms, &apiv1.Alarm{Code: a.Code, Since: timestamppb.New(a.Since), Message: a.Message, Hint: a.Hint})
+	}
+	r.Mirrors, r.Triggers = s.mirrors.Status()
+	return connect.NewResponse(r), nil
+}
+
+func (s *service) Peers(context.Context, *connect.Request[apiv1.PeersRequest]) (*connect.Response[apiv1.PeersResponse], error) {
+	return connect.NewResponse(&apiv1.PeersResponse{Peers: s.peers.Peers(), Paused: s.peers.Paused()}), nil
+}
+
+func (s *service) PausePeers(context.Context, *connect.Request[apiv1.PausePeersRequest]) (*connect.Response[apiv1.PausePeersResponse], error) {
+	s.peers.Pause()
+	s.alarms.Raise("paused", "", "all connections to peers are closed until syncagent peers resume")
+	return connect.NewResponse(&apiv1.PausePeersResponse{}), nil
+}
+
+func (s *service) ResumePeers(context.Context, *connect.Request[apiv1.ResumePeersRequest]) (*connect.Response[apiv1.ResumePeersResponse], error) {
+	s.peers.Resume()
+	s.alarms.Clear("paused", "")
+	return connect.NewResponse(&apiv1.ResumePeersResponse{}), nil
+}
+
+func (s *service) ID(context.Context, *connect.Request[apiv1.IDRequest]) (*connect.Response[apiv1.IDResponse], error) {
+	return connect.NewResponse(&apiv1.IDResponse{Name: s.name, PeerId: s.self.String(), Addrs: s.peers.Addrs()}), nil
+}
+
+func (s *service) Show(context.Context, *connect.Request[apiv1.ShowRequest]) (*connect.Response[apiv1.ShowResponse], error) {
+	text, p := s.store.PolicyText(), s.store.Policy()
+	if p == nil || len(text) == 0 {
+		return nil, crdtstore.ErrNoPolicy
+	}
+	return connect.NewResponse(&apiv1.ShowResponse{Signed: text, Serial: p.Serial(), Hash: hashOf(p)}), nil
+}
+
+func (s *service) Apply(ctx context.Context, r *connect.Request[apiv1.ApplyRequest]) (*connect.Response[apiv1.ApplyResponse], error) {
+	signed, err := s.parsePolicy(r.Msg.GetSigned())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.SetPolicy(ctx, r.Msg.GetSigned()); err != nil {
+		return nil, err
+	}
+	// The store keeps a valid text that another one outranks; the caller asked for it to be in force.
+	p := s.store.Policy()
+	if p == nil || p.Hash() != signed.hash {
+		serial := uint64(0)
+		if p != nil {
+			serial = p.Serial()
+		}
+		return nil, &Error{
+			Code:    CodePrecondition,
+			Message: fmt.Sprintf("policy with serial %d is not in force: the one with serial %d outranks it", signed.serial, serial),
+			Hint:    "start from the text in force (syncagent acl show) and raise the serial",
+		}
+	}
+	return connect.NewResponse(&apiv1.ApplyResponse{Serial: p.Serial(), Hash: hashOf(p)}), nil
+}
+
+func hashOf(p policy) string {
+	h := p.Hash()
+	return hex.EncodeToString(h[:])
+}
