@@ -1,0 +1,446 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"syncagent/crdtstore/record"
+	"syncagent/sync/trigger"
+)
+
+const (
+	// chunkFiles is how many files are staged and renamed together, more only if one write has more.
+	chunkFiles = 1024
+	// syncers is how many files are synced at the same time: the file system commits them together.
+	syncers = 8
+)
+
+// apply does what the plan says. Paths that fail are noted; an error is one that concerns all.
+func (s *session) apply(ctx context.Context, p plan, strict bool) error {
+	if err := s.removeFiles(p.clear, nil); err != nil {
+		return err
+	}
+	for chunk := range chunks(p.write, chunkFiles) {
+		if err := s.writeFiles(ctx, chunk, strict); err != nil {
+			return err
+		}
+	}
+	return s.removeFiles(p.remove, p.forget)
+}
+
+// staged is a file written beside its target.
+type staged struct {
+	item item
+	temp string // empty: the same file was found in place
+	base base
+}
+
+// writeFiles puts the wanted files in place, all of them within one short moment.
+func (s *session) writeFiles(ctx context.Context, items []item, strict bool) error {
+	items, err := s.makeDirs(items)
+	if err != nil || len(items) == 0 {
+		return err
+	}
+	files, err := s.stageFiles(ctx, items, strict)
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	n := line{}
+	renames := false
+	for _, f := range files {
+		n.Staged = append(n.Staged, stage(f.item.path, f.temp, f.base))
+		renames = renames || f.temp != ""
+	}
+	var o outcome
+	if renames {
+		// From here on a crash finishes forward: recovery renames what is still beside its target.
+		if err := s.j.append(n); err != nil {
+			return errors.Join(err, s.discard(files))
+		}
+		n = line{}
+		for _, f := range files {
+			if f.temp == "" {
+				continue
+			}
+			if err := s.tree.rename(f.item.path, f.temp); err != nil {
+				o.Failed = append(o.Failed, f.item.path)
+				if general := s.fault(f.item.path, err); general != nil {
+					return general
+				}
+				_ = s.tree.discard(f.item.path, f.temp) // the next sweep will find it
+			}
+		}
+		if err := s.tree.sync(); err != nil {
+			return err
+		}
+	}
+	return s.settle(n, o, files)
+}
+
+// settle writes the outcome to the journal and takes note of the changes.
+func (s *session) settle(n line, o outcome, files []staged) error {
+	var changes []trigger.Change
+	for _, f := range files {
+		if !slices.Contains(o.Failed, f.item.path) {
+			changes = append(changes, trigger.Change{
+				Path: s.want.absolute(f.item.path), Write: f.item.want.version.WriteString(),
+			})
+		}
+	}
+	for _, g := range o.Gone {
+		changes = append(changes, trigger.Change{Path: s.want.absolute(g.Path), Write: g.Write})
+	}
+	o.Seq = s.j.nextSeq()
+	o.Due = s.m.covering(changes)
+	n.Done = &o
+	if err := s.j.append(n); err != nil {
+		return err
+	}
+	for _, f := range files {
+		delete(s.dirty, f.item.path)
+	}
+	for _, g := range o.Gone {
+		delete(s.dirty, g.Path)
+	}
+	s.changes = append(s.changes, changes...)
+	return nil
+}
+
+// covering gives the names of the triggers that have to see one of the changes.
+func (m *Mirror) covering(changes []trigger.Change) []string {
+	if m.o.Triggers == nil {
+		return nil
+	}
+	var names []string
+	for _, c := range changes {
+		for _, n := range m.o.Triggers.Covering(c.Path) {
+			if !slices.Contains(names, n) {
+				names = append(names, n)
+			}
+		}
+	}
+	return names
+}
+
+// makeDirs makes the directories that items need and gives the items that can be written now.
+func (s *session) makeDirs(items []item) ([]item, error) {
+	missing := map[string]struct{}{}
+	for _, i := range items {
+		for d := parent(i.path); d != "."; d = parent(d) {
+			if _, err := s.tree.open(d); !errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			missing[d] = struct{}{}
+		}
+	}
+	if len(missing) > 0 {
+		dirs := slices.Sorted(maps.Keys(missing)) // parents first
+		// Noted before they are made, so that even after a crash we know which directories are ours.
+		if err := s.j.append(line{Made: dirs}); err != nil {
+			return nil, err
+		}
+		for _, d := range dirs {
+			if err := s.tree.makeDir(d); err != nil && isGeneral(err) {
+				return nil, fmt.Errorf("make directory %s: %w", d, err)
+			} // any other error comes up again with each file below
+		}
+	}
+	able := items[:0]
+	for _, i := range items {
+		err := s.reachable(i)
+		if err == nil {
+			able = append(able, i)
+		} else if general := s.fault(i.path, err); general != nil {
+			return nil, general
+		}
+	}
+	return able, nil
+}
+
+// reachable tells whether a file can be put at the item's path, before its content is asked for.
+func (s *session) reachable(i item) error {
+	d, err := s.tree.open(parent(i.path))
+	if err != nil {
+		return err
+	}
+	if info, err := d.Lstat(name(i.path)); err == nil && info.IsDir() {
+		return errDirInWay
+	}
+	return nil
+}
+
+// stageFiles fetches the items' contents and writes them beside their targets, durably. What the source has in another
+// version than wanted is left out with strict, together with all of the same write; else it is taken as it is. After an
+// error nothing is left beside the targets.
+func (s *session) stageFiles(ctx context.Context, items []item, strict bool) ([]staged, error) {
+	byPath := make(map[string]item, len(items))
+	paths := make([]string, 0, len(items))
+	for _, i := range items {
+		abs := s.want.absolute(i.path)
+		byPath[abs] = i
+		paths = append(paths, abs)
+	}
+	moved := map[record.ID]struct{}{} // writes of which something has a newer version by now
+	var files []staged
+	pool := newSyncPool()
+	err := s.m.src.Fetch(ctx, paths, func(f File, r io.Reader) error {
+		i, asked := byPath[f.Path]
+		if !asked {
+			return nil
+		}
+		delete(byPath, f.Path)
+		if f.Version != i.want.version {
+			if strict {
+				moved[i.want.version.Write] = struct{}{}
+				return nil
+			}
+			s.want.put(f, s.mark)
+			i.want, _ = s.want.at(i.path)
+		}
+		got, err := s.stageFile(i, r, pool)
+		if err == nil {
+			files = append(files, got)
+			return nil
+		}
+		return s.fault(i.path, err)
+	})
+	if syncErr := pool.wait(); err == nil {
+		err = syncErr
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("fetch files: %w", err), s.discard(files))
+	}
+	s.vanished(byPath, moved, strict)
+	return s.together(files, moved)
+}
+
+// vanished deals with paths that were wanted and that the source does not have any more.
+func (s *session) vanished(left map[string]item, moved map[record.ID]struct{}, strict bool) {
+	for path, i := range left {
+		if strict {
+			moved[i.want.version.Write] = struct{}{}
+		} else {
+			s.want.remove(path, s.mark)
+			s.moved++ // come back and remove the file
+		}
+	}
+}
+
+// together takes out and counts all files of writes that moved: they wait for the change.
+func (s *session) together(files []staged, moved map[record.ID]struct{}) ([]staged, error) {
+	s.moved += len(moved)
+	var stay, out []staged
+	for _, f := range files {
+		if _, wait := moved[f.item.want.version.Write]; wait {
+			out = append(out, f)
+		} else {
+			stay = append(stay, f)
+		}
+	}
+	if err := s.discard(out); err != nil {
+		return nil, errors.Join(err, s.discard(stay))
+	}
+	// Fetch gives them in any order; they appear in that of their versions.
+	slices.SortFunc(stay, func(a, b staged) int {
+		if c := a.item.want.version.Compare(b.item.want.version); c != 0 {
+			return c
+		}
+		return strings.Compare(a.item.path, b.item.path)
+	})
+	return stay, nil
+}
+
+// stageFile writes one file beside its target, unless the target is the same already.
+func (s *session) stageFile(i item, r io.Reader, pool *syncPool) (staged, error) {
+	f, temp, b, err := s.tree.stage(i.path, i.want.mode, r)
+	if err != nil {
+		return staged{}, err
+	}
+	b.version = i.want.version
+	if s.inPlace(i, b) {
+		_ = f.Close() // it is removed
+		return staged{item: i, base: b}, s.tree.discard(i.path, temp)
+	}
+	pool.sync(f)
+	return staged{i, temp, b}, nil
+}
+
+// inPlace tells whether the file on disk is what was just staged.
+func (s *session) inPlace(i item, b base) bool {
+	if err := s.tree.observe(&i); err != nil || i.have.kind != regular || i.have.size != b.size || !i.have.attrs {
+		return false
+	}
+	if i.based && i.have.same {
+		return i.base.hash == b.hash
+	}
+	i.base, i.based = b, true
+	err := s.tree.observe(&i)
+	return err == nil && i.have.kind == regular && i.have.same && i.have.attrs
+}
+
+// discard removes staged files that will not be used.
+func (s *session) discard(files []staged) error {
+	var err error
+	for _, f := range files {
+		if f.temp != "" {
+			err = errors.Join(err, s.tree.discard(f.item.path, f.temp))
+		}
+	}
+	return err
+}
+
+// removeFiles removes files that the mirror wrote, forgets others, and removes directories that it made and that are
+// empty now.
+func (s *session) removeFiles(remove, forget []item) error {
+	if len(remove)+len(forget) == 0 {
+		return nil
+	}
+	var o outcome
+	gone := func(i item) {
+		g := goneFile{Path: i.path}
+		if !i.changed.IsZero() {
+			g.Write = i.changed.WriteString()
+		}
+		o.Gone = append(o.Gone, g)
+	}
+	for _, i := range remove {
+		err := s.tree.remove(i.path)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			gone(i)
+		} else if general := s.fault(i.path, err); general != nil {
+			return general
+		}
+	}
+	for _, i := range forget {
+		gone(i)
+	}
+	s.removeDirs(s.idleAbove(o.Gone), &o)
+	if err := s.tree.sync(); err != nil {
+		return err
+	}
+	return s.settle(line{}, o, nil)
+}
+
+// tidy removes directories that became idle while something of somebody else was in them, or in a crash.
+func (s *session) tidy() error {
+	idle := s.j.dirs()
+	for d := range idle {
+		if s.want.isDir(d) {
+			delete(idle, d)
+		}
+	}
+	var o outcome
+	if s.removeDirs(idle, &o); len(o.Unmade) == 0 {
+		return nil
+	}
+	if err := s.tree.sync(); err != nil {
+		return err
+	}
+	return s.settle(line{}, o, nil)
+}
+
+// idleAbove gives the directories above what is gone that the mirror made and in which nothing is wanted any more.
+func (s *session) idleAbove(gone []goneFile) map[string]struct{} {
+	idle := map[string]struct{}{}
+	for _, g := range gone {
+		for d := parent(g.Path); d != "." && !s.want.isDir(d) && s.j.madeDir(d); d = parent(d) {
+			idle[d] = struct{}{}
+		}
+	}
+	return idle
+}
+
+// removeDirs removes those of the directories that are empty.
+func (s *session) removeDirs(idle map[string]struct{}, o *outcome) {
+	dirs := slices.Sorted(maps.Keys(idle))
+	slices.Reverse(dirs) // children first
+	for _, d := range dirs {
+		gone, err := s.tree.removeDir(d)
+		if err != nil {
+			s.m.o.Log.Warn("an empty directory cannot be removed", "dir", s.m.o.Dir, "path", d, "error", err)
+		}
+		if gone {
+			o.Unmade = append(o.Unmade, d)
+		}
+	}
+}
+
+// recover finishes what was staged when the process ended: everything was written and synced, so the renames that had
+// not happened happen now. What became of the files since is seen by the first pass, as always.
+func (s *session) recover() error {
+	defer s.tree.closeDirs()
+	left := s.j.unsettled()
+	if len(left) == 0 {
+		return nil
+	}
+	var o outcome
+	var files []staged
+	for _, f := range left {
+		b, err := f.base()
+		if err != nil {
+			return fmt.Errorf("recover: %w", err)
+		}
+		if f.Temp != "" {
+			err = s.tree.rename(f.Path, f.Temp)
+		}
+		switch {
+		case err == nil, errors.Is(err, fs.ErrNotExist): // renamed now, or before
+		case isGeneral(err):
+			return fmt.Errorf("recover: %w", err)
+		default:
+			s.m.o.Log.Warn("a file could not be put in place after a crash", "dir", s.m.o.Dir, "path", f.Path, "error", err)
+			_ = s.tree.discard(f.Path, f.Temp) // the sweep will find it
+			o.Failed = append(o.Failed, f.Path)
+			continue
+		}
+		files = append(files, staged{item: item{path: f.Path, want: want{version: b.version}}, base: b})
+	}
+	if err := s.tree.sync(); err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	return s.settle(line{}, o, files)
+}
+
+// syncPool syncs and closes files, several at a time.
+type syncPool struct {
+	files chan *os.File
+	wg    sync.WaitGroup
+
+	mu  sync.Mutex
+	err error
+}
+
+func newSyncPool() *syncPool {
+	p := &syncPool{files: make(chan *os.File)}
+	for range syncers {
+		p.wg.Go(p.work)
+	}
+	return p
+}
+
+func (p *syncPool) work() {
+	for f := range p.files {
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			p.mu.Lock()
+			p.err = errors.Join(p.err, err)
+			p.mu.Unlock()
+		}
+	}
+}
+
+func (p *syncPool) sync(f *os.File) { p.files <- f }
+
+// wait gives the joined errors of all files.
+func (p *syncPool) wait() error {
+	close(p.files)
+	p.wg.Wait()
+	return p.err
+}

@@ -1,0 +1,156 @@
+package mirror
+
+import (
+	"crypto/sha256"
+	"iter"
+	"slices"
+	"strings"
+
+	"syncagent/crdtstore/record"
+)
+
+// hash is the SHA-256 of a file's content.
+type hash [sha256.Size]byte
+
+// base is what the mirror last put at a path, or found there equal to what it would have put.
+type base struct {
+	version record.Version
+	hash    hash
+	size    int64
+}
+
+// kind of what is on disk at a path. Symbolic links are not followed.
+type kind uint8
+
+const (
+	absent kind = iota
+	regular
+	directory
+	other
+)
+
+// have is what is on disk at a path.
+type have struct {
+	kind  kind
+	size  int64
+	same  bool // a regular file with the content that base names
+	attrs bool // mode and owner are as wanted
+}
+
+// item is a path with all that is known about it.
+type item struct {
+	path    string // relative
+	want    want
+	wanted  bool
+	have    have
+	base    base
+	based   bool
+	changed record.Version // what made us look, zero if unknown
+}
+
+// action is what is to be done about a path.
+type action uint8
+
+const (
+	nothing action = iota
+	write          // put the wanted content in place of whatever is there
+	remove         // the mirror wrote it and it is no longer wanted
+	forget         // as remove, but there is nothing of ours on disk any more
+)
+
+// decide is the whole policy of a mirror that pulls: what is wanted is put there, over whatever is at its name; what is
+// not wanted goes if and only if the mirror wrote it. A directory is never removed for the sake of a file, or taken for
+// one of ours.
+func decide(i item) action {
+	switch {
+	case i.wanted:
+		if i.based && i.base.version == i.want.version && i.have.kind == regular && i.have.same && i.have.attrs {
+			return nothing
+		}
+		return write
+	case !i.based:
+		return nothing
+	case i.have.kind == absent, i.have.kind == directory:
+		return forget
+	default:
+		return remove
+	}
+}
+
+// plan is what one pass has to do.
+type plan struct {
+	clear  []item // to remove first: they are where directories must be, or in directories that must go
+	write  []item // in the order of their versions, so that those of one write are together
+	remove []item // to remove last
+	forget []item
+	held   []item // would be removed, but that is too many at once
+	fine   []string
+}
+
+// minHeld is how many files may always be removed at once.
+const minHeld = 20
+
+// makePlan decides about items. Owned is the number of files that the mirror wrote, share the part of them that may be
+// removed at once.
+func makePlan(items iter.Seq[item], owned int, share float64) plan {
+	var p plan
+	var doomed []item
+	for i := range items {
+		switch decide(i) {
+		case nothing:
+			p.fine = append(p.fine, i.path)
+		case write:
+			p.write = append(p.write, i)
+		case remove:
+			doomed = append(doomed, i)
+		case forget:
+			p.forget = append(p.forget, i)
+		}
+	}
+	slices.SortFunc(p.write, func(a, b item) int {
+		if c := a.want.version.Compare(b.want.version); c != 0 {
+			return c
+		}
+		return strings.Compare(a.path, b.path)
+	})
+	if len(doomed) > minHeld && float64(len(doomed)) > share*float64(owned) {
+		p.held = doomed
+		return p
+	}
+	files, dirs := map[string]struct{}{}, map[string]struct{}{}
+	for _, i := range p.write {
+		files[i.path] = struct{}{}
+		for d := parent(i.path); d != "."; d = parent(d) {
+			dirs[d] = struct{}{}
+		}
+	}
+	for _, i := range doomed {
+		_, blocks := dirs[i.path]
+		for d := parent(i.path); d != "." && !blocks; d = parent(d) {
+			_, blocks = files[d]
+		}
+		if blocks {
+			p.clear = append(p.clear, i)
+		} else {
+			p.remove = append(p.remove, i)
+		}
+	}
+	return p
+}
+
+// chunks cuts the writes into pieces of at least size items (the last may have fewer), never within one write of the
+// store, which has at most record.MaxSlots.
+func chunks(items []item, size int) iter.Seq[[]item] {
+	return func(yield func([]item) bool) {
+		for len(items) > 0 {
+			n := min(size, len(items))
+			for n < len(items) && items[n].want.version.Write == items[n-1].want.version.Write {
+				n++
+			}
+			if !yield(items[:n]) {
+				return
+			}
+			items = items[n:]
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package mirror
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// markerName is the file that guards the root of a mirror.
+const markerName = ours + "-mirror"
+
+// marker is its content.
+type marker struct {
+	ID     string `json:"id"`
+	Prefix string `json:"prefix"`
+}
+
+// HaltError says why a mirror stands still until somebody acts: its root is not the directory that it has been mirroring
+// into. Nothing in it was touched.
+type HaltError struct {
+	Dir     string
+	Reason  string
+	Journal string // removing it makes the mirror start afresh, as the owner of nothing
+}
+
+func (e *HaltError) Error() string { return fmt.Sprintf("mirror %s: halted: %s", e.Dir, e.Reason) }
+
+// Is makes errors.Is(err, ErrHalted) true.
+func (e *HaltError) Is(target error) bool { return target == ErrHalted }
+
+// root is an open and locked root directory.
+type root struct {
+	dir    string
+	r      *os.Root
+	marker *os.File // held open: the lock ends with it
+	id     string
+
+	journal string // its path, for messages
+}
+
+func (r *root) close() error { return errors.Join(r.marker.Close(), r.r.Close()) }
+
+// openRoot opens the directory that the journal's header names, or, if there is no header yet, makes or adopts it. All
+// errors that need somebody's hand are HaltErrors; ErrBusy: another process mirrors into it.
+func openRoot(dir, prefix string, head header, journal string) (*root, error) {
+	halt := func(format string, args ...any) error {
+		return &HaltError{Dir: dir, Reason: fmt.Sprintf(format, args...), Journal: journal}
+	}
+	fresh := head.ID == ""
+	if !fresh && head.Prefix != prefix {
+		return nil, halt("it mirrors %s, not %s", head.Prefix, prefix)
+	}
+	if up := markedAbove(dir); up != "" {
+		return nil, halt("it lies in %s, which is a mirror itself", up)
+	}
+	if fresh {
+		if err := os.MkdirAll(dir, dirMode); err != nil {
+			return nil, fmt.Errorf("make mirror: %w", err)
+		}
+	}
+	before, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, halt("the directory is gone")
+	case err != nil:
+		return nil, fmt.Errorf("open mirror: %w", err)
+	case before.Mode()&fs.ModeSymlink != 0:
+		return nil, halt("it is a symbolic link")
+	case !before.IsDir():
+		return nil, halt("it is no directory")
+	}
+	top, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open mirror: %w", err)
+	}
+	r := &root{dir: dir, r: top, journal: journal}
+	if err := r.openMarker(prefix, fresh); err != nil {
+		_ = top.Close() // opened for reading
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, halt("its marker %s is gone: it was emptied, or is another directory", markerName)
+		case errors.Is(err, errForeign):
+			return nil, halt("%s", err)
+		}
+		return nil, fmt.Errorf("open mirror %s: %w", dir, err)
+	}
+	if !fresh && r.id != head.ID {
+		return nil, errors.Join(halt("its marker is of another mirror"), r.close())
+	}
+	return r, nil
+}
+
+var errForeign = errors.New("its marker is not one of this mirror")
+
+// openMarker opens, locks and reads the marker; with fresh it makes one if there is none.
+func (r *root) openMarker(prefix string, fresh bool) (err error) {
+	info, err := r.r.Lstat(markerName)
+	if fresh && errors.Is(err, fs.ErrNotExist) {
+		if err = r.makeMarker(prefix); err == nil {
+			info, err = r.r.Lstat(markerName)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: no regular file", errForeign)
+	}
+	f, err := r.r.Open(markerName)
+	if err != nil {
+		return err
+	}
+	m, err := readMarker(f, info)
+	if err == nil && m.Prefix != prefix {
+		err = fmt.Errorf("%w: it mirrors %s, not %s", errForeign, m.Prefix, prefix)
+	}
+	if err == nil {
+		err = flock(f)
+	}
+	if err != nil {
+		_ = f.Close() // opened for reading
+		return err
+	}
+	r.marker, r.id = f, m.ID
+	return nil
+}
+
+func readMarker(f *os.File, before fs.FileInfo) (m marker, err error) {
+	opened, err := f.Stat()
+	if err != nil {
+		return m, err
+	}
+	if !os.SameFile(before, opened) {
+		return m, errSwapped
+	}
+	b, err := io.ReadAll(io.LimitReader(f, 4096))
+	if err != nil {
+		return m, err
+	}
+	if json.Unmarshal(b, &m) != nil || m.ID == "" {
+		return m, fmt.Errorf("%w: unreadable", errForeign)
+	}
+	return m, nil
+}
+
+func (r *root) makeMarker(prefix string) error {
+	var id [16]byte
+	rand.Read(id[:]) //nolint:errcheck // it never fails, says its documentation
+	text, err := json.Marshal(marker{hex.EncodeToString(id[:]), prefix})
+	if err != nil {
+		return err
+	}
+	// Written aside first: a crash must not leave half a marker, which would halt the mirror for ever. Should another
+	// process do the same at this moment, one of the two will find that its marker is gone.
+	temp := tempPrefix + hex.EncodeToString(id[:8]) + tempSuffix
+	f, err := r.r.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = r.r.Rename(temp, markerName)
+	}
+	if err != nil {
+		return errors.Join(err, r.r.Remove(temp))
+	}
+	return errors.Join(syncDir(r.dir), syncDir(filepath.Dir(r.dir)))
+}
+
+// check tells whether the open root is still the one that its name leads to, with its marker.
+func (r *root) check() error {
+	halt := func(reason string) error { return &HaltError{Dir: r.dir, Reason: reason, Journal: r.journal} }
+	open, err := r.r.Stat(".")
+	if err != nil {
+		return fmt.Errorf("check mirror: %w", err)
+	}
+	named, err := os.Lstat(r.dir)
+	if err != nil || !os.SameFile(open, named) {
+		return halt("the directory was taken away or replaced")
+	}
+	held, err := r.marker.Stat()
+	if err != nil {
+		return fmt.Errorf("check mirror: %w", err)
+	}
+	found, err := r.r.Lstat(markerName)
+	if err != nil || !os.SameFile(held, found) {
+		return halt("its marker " + markerName + " is gone")
+	}
+	return nil
+}
+
+// markedAbove gives the nearest directory above dir that is the root of a mirror, if there is one.
+func markedAbove(dir string) string {
+	for up := filepath.Dir(dir); up != dir; dir, up = up, filepath.Dir(up) {
+		if _, err := os.Lstat(filepath.Join(up, markerName)); err == nil {
+			return up
+		}
+	}
+	return ""
+}

@@ -1,0 +1,377 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"syncagent/crdtstore/record"
+	"syncagent/sync/trigger"
+)
+
+const (
+	// attempts is how often a pass waits for the change that tells of a version newer than wanted, before it takes it
+	// as it is.
+	attempts = 3
+	// moveWait is how long it waits for that change.
+	moveWait = 200 * time.Millisecond
+	// retryMin and retryMax bound the delay after which paths that failed are tried again.
+	retryMin = time.Second
+	retryMax = time.Minute
+	// maxProblems is how many paths Status names.
+	maxProblems = 20
+)
+
+// session is the work on one open root, from a list of the source on.
+type session struct {
+	m    *Mirror
+	j    *journal
+	root *root
+	tree *tree
+	want *wanted
+
+	dirty   map[string]record.Version // paths to look at, with the version that made them so, if known
+	failing map[string]string         // path -> why it is not as wanted
+	moved   int                       // paths for which the source had a newer version than wanted
+	held    map[string]struct{}       // paths whose removal was too much
+	full    bool                      // everything is dirty
+	changes []trigger.Change          // in place, triggers not told yet
+}
+
+// open lists the source, locks the root, and finishes what a crash interrupted.
+func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor string, err error) {
+	s = &session{
+		m: m, j: j, dirty: map[string]record.Version{}, failing: map[string]string{}, held: map[string]struct{}{},
+	}
+	// The source comes first: if it is not there, nothing is made.
+	if cursor, err = s.list(ctx); err != nil {
+		return nil, "", err
+	}
+	if s.root, err = openRoot(m.o.Dir, m.o.Prefix, j.head(), j.path); err != nil {
+		return nil, "", err
+	}
+	s.tree = newTree(s.root.r, m.owner, m.group, m.trust)
+	if j.head().ID == "" {
+		h := header{Format: journalFormat, ID: s.root.id, Prefix: m.o.Prefix, Dir: m.o.Dir}
+		err = j.append(line{Mirror: &h})
+	}
+	if err == nil {
+		err = s.recover()
+	}
+	if err == nil {
+		err = s.sweep()
+	}
+	if err != nil {
+		return nil, "", errors.Join(err, s.close())
+	}
+	return s, cursor, nil
+}
+
+func (s *session) close() error {
+	s.tree.closeDirs()
+	return s.root.close()
+}
+
+// list reads the state of the source and marks every path.
+func (s *session) list(ctx context.Context) (cursor string, err error) {
+	s.want = newWanted(s.m.o.Prefix, s.m.o.FileMode)
+	cursor, err = s.m.src.List(ctx, s.m.o.Prefix, func(f File) error {
+		s.want.put(f, s.mark)
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("list %s: %w", s.m.o.Prefix, err)
+	}
+	s.markAll()
+	return cursor, nil
+}
+
+func (s *session) mark(path string) {
+	if _, known := s.dirty[path]; !known {
+		s.dirty[path] = record.Version{}
+	}
+}
+
+// markAll marks everything that is wanted or ours.
+func (s *session) markAll() {
+	s.full = true
+	for p := range s.want.files {
+		s.mark(p)
+	}
+	s.j.eachFile(s.mark)
+}
+
+// sweep removes what crashes have left in the directories that we use.
+func (s *session) sweep() error {
+	defer s.tree.closeDirs()
+	dirs := s.j.dirs()
+	dirs["."] = struct{}{}
+	for p := range s.dirty {
+		dirs[parent(p)] = struct{}{}
+	}
+	for d := range dirs {
+		if err := s.tree.sweep(d); err != nil {
+			if isGeneral(err) {
+				return fmt.Errorf("sweep %s: %w", d, err)
+			}
+			s.m.o.Log.Warn("cannot look for temporary files", "dir", s.m.o.Dir, "path", d, "error", err)
+		}
+	}
+	return nil
+}
+
+// once brings the directory to the state of the source and leaves.
+func (m *Mirror) once(ctx context.Context, j *journal) (err error) {
+	s, _, err := m.open(ctx, j)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	for n := 0; ; n++ {
+		if err := s.pass(ctx, n < attempts); err != nil {
+			return err
+		}
+		if s.moved == 0 {
+			break
+		}
+		if _, err := s.list(ctx); err != nil {
+			return err
+		}
+	}
+	return s.verdict()
+}
+
+// session mirrors until something ends it. Synced tells that the first pass got through.
+func (m *Mirror) session(ctx context.Context, j *journal) (synced bool, err error) {
+	s, cursor, err := m.open(ctx, j)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	box, ended := newInbox(), make(chan error, 1)
+	go func() { ended <- m.src.Watch(ctx, m.o.Prefix, cursor, box.put) }()
+	defer func() { cancel(); <-ended }()
+	return s.follow(ctx, box, ended)
+}
+
+// follow passes over what is dirty, then waits for more, until the watch ends or a pass fails.
+func (s *session) follow(ctx context.Context, box *inbox, ended chan error) (synced bool, err error) {
+	recheck := time.NewTimer(jitter(s.m.o.Recheck))
+	defer recheck.Stop()
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
+	for moves, failures := 0, 0; ; {
+		if err := s.pass(ctx, moves < attempts); err != nil {
+			return synced, err
+		}
+		synced = true
+		switch {
+		case s.moved > 0:
+			moves++
+			retry.Reset(moveWait)
+		case len(s.failing) > 0:
+			moves, failures = 0, failures+1
+			retry.Reset(jitter(min(retryMin<<min(failures-1, 10), retryMax)))
+		default:
+			moves, failures = 0, 0
+			retry.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return synced, ctx.Err()
+		case err := <-ended:
+			ended <- err // for who waits for the watch's end
+			if err == nil {
+				err = errors.New("it ended")
+			}
+			return synced, fmt.Errorf("watch %s: %w", s.m.o.Prefix, err)
+		case <-box.bell:
+			s.take(box)
+		case <-retry.C:
+			for p := range s.failing {
+				s.mark(p)
+			}
+		case <-recheck.C:
+			s.markAll()
+			recheck.Reset(jitter(s.m.o.Recheck))
+		}
+	}
+}
+
+// take makes the changes that have come part of what is wanted.
+func (s *session) take(box *inbox) {
+	for _, c := range box.take() {
+		dirty := func(path string) { s.dirty[path] = c.Version }
+		if c.Deleted {
+			s.want.remove(c.Path, dirty)
+		} else {
+			s.want.put(c.File, dirty)
+		}
+	}
+}
+
+// pass compares and repairs what is dirty. With strict it leaves alone what the source has in a newer version than
+// wanted: the change that tells of it, and of what belongs to it, is on its way. Errors end the session.
+func (s *session) pass(ctx context.Context, strict bool) (err error) {
+	s.moved = 0
+	defer s.tree.closeDirs()
+	defer s.notify()
+	if err := s.root.check(); err != nil {
+		return err
+	}
+	all := len(s.dirty)
+	s.m.setStatus(func(st *Status) {
+		st.Pending = all
+		if st.State == StateOK && all > 0 {
+			st.State = StateSyncing
+		}
+	})
+	p, err := s.plan()
+	if err != nil {
+		return err
+	}
+	for _, path := range p.fine {
+		delete(s.dirty, path)
+	}
+	for _, i := range p.held {
+		delete(s.dirty, i.path)
+		s.held[i.path] = struct{}{}
+	}
+	if err := s.apply(ctx, p, strict); err != nil {
+		return err
+	}
+	if s.full {
+		if err := s.tidy(); err != nil {
+			return err
+		}
+		s.full = false
+	}
+	s.report()
+	return nil
+}
+
+// plan looks at every dirty path. Those that cannot be looked at are failing.
+func (s *session) plan() (plan, error) {
+	paths := slices.Sorted(maps.Keys(s.dirty)) // neighbours share open directories
+	var general error
+	p := makePlan(func(yield func(item) bool) {
+		for _, path := range paths {
+			i := item{path: path, changed: s.dirty[path]}
+			i.want, i.wanted = s.want.at(path)
+			i.base, i.based = s.j.at(path)
+			delete(s.failing, path)
+			delete(s.held, path)
+			if !i.wanted && !i.based {
+				delete(s.dirty, path)
+				continue
+			}
+			if err := s.tree.observe(&i); err != nil {
+				if general = s.fault(path, err); general != nil {
+					return
+				}
+				continue
+			}
+			if !yield(i) {
+				return
+			}
+		}
+	}, s.j.files(), s.m.o.MaxDelete)
+	return p, general
+}
+
+// fault notes that something is wrong with a path, and gives the error back if it is not the path's own.
+func (s *session) fault(path string, err error) error {
+	if isGeneral(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("mirror %s: %w", s.want.absolute(path), err)
+	}
+	reason := err
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		reason = fmt.Errorf("%s: %w", at.Op, at.Err)
+	}
+	delete(s.dirty, path)
+	s.failing[path] = reason.Error()
+	return nil
+}
+
+// notify tells the triggers what is in place.
+func (s *session) notify() {
+	if len(s.changes) == 0 {
+		return
+	}
+	if s.m.o.Triggers != nil {
+		s.m.o.Triggers.Notify(s.j.nextSeq()-1, s.changes)
+	}
+	s.changes = nil
+}
+
+// verdict is nil if the directory equals the prefix.
+func (s *session) verdict() error {
+	var err error
+	if len(s.held) > 0 {
+		err = fmt.Errorf("mirror %s: %w: %d of %d", s.m.o.Dir, ErrHeld, len(s.held), s.j.files())
+	}
+	if n, first := s.problems(1); n > 0 {
+		err = errors.Join(err, fmt.Errorf("mirror %s: %w: %d, first %s: %s", s.m.o.Dir, ErrIncomplete, n, first[0].Path,
+			first[0].Reason))
+	}
+	return err
+}
+
+// problems counts the paths that cannot be mirrored and gives the first of them.
+func (s *session) problems(most int) (n int, first []Problem) {
+	reasons := make(map[string]string, len(s.failing)+len(s.want.refused)+len(s.want.shadowed))
+	maps.Copy(reasons, s.failing)
+	maps.Copy(reasons, s.want.refused)
+	for p := range s.want.shadowed {
+		reasons[p] = "there are paths below it: the directory has the name"
+	}
+	for _, p := range slices.Sorted(maps.Keys(reasons)) {
+		if len(first) < most {
+			path := s.want.absolute(p)
+			if p == "" {
+				path = s.want.prefix
+			}
+			first = append(first, Problem{path, reasons[p]})
+		}
+	}
+	return len(reasons), first
+}
+
+// report brings the status up to date after a pass.
+func (s *session) report() {
+	verdict := s.verdict()
+	state, why := StateOK, ""
+	if verdict != nil {
+		state, why = StateIncomplete, verdict.Error()
+	}
+	if len(s.held) > 0 {
+		state = StateHeld
+	}
+	if s.moved > 0 {
+		state = StateSyncing
+	}
+	_, problems := s.problems(maxProblems)
+	changed := len(s.changes) > 0
+	files := s.j.files()
+	s.m.setStatus(func(st *Status) {
+		if why != "" && why != st.LastError {
+			s.m.o.Log.Warn("mirror is not equal to its prefix", "dir", s.m.o.Dir, "state", string(state), "error", why)
+		}
+		st.State, st.LastError, st.Problems = state, why, problems
+		st.Files, st.Pending = files, len(s.dirty)+len(s.failing)+len(s.held)
+		st.LastCheck = time.Now()
+		if changed {
+			st.LastChange = st.LastCheck
+		}
+	})
+}
+
+// jitter keeps mirrors from doing their checks all at once.
+func jitter(d time.Duration) time.Duration { return d - d/8 + rand.N(d/4+1) }

@@ -1,0 +1,166 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+
+	"syncagent/crdtstore/record"
+)
+
+// fakeSource is a store in memory. Its cursors are numbers of writes.
+type fakeSource struct {
+	mu      sync.Mutex
+	files   map[string]fakeFile
+	log     []Change // all changes, in order
+	bell    chan struct{}
+	hlc     record.HLC
+	fetches int
+	down    error                       // what all calls return, if set
+	broken  map[string]error            // paths whose content cannot be read
+	onFetch func(*fakeSource, []string) // called, unlocked, before a fetch
+}
+
+type fakeFile struct {
+	File
+	value []byte
+}
+
+func newFakeSource() *fakeSource {
+	return &fakeSource{files: map[string]fakeFile{}, bell: make(chan struct{}), broken: map[string]error{}}
+}
+
+// op is one put, or a delete if value is nil.
+type op struct {
+	path  string
+	value []byte
+	mode  uint16
+}
+
+func put(path, value string) op                  { return op{path: path, value: []byte(value)} }
+func putMode(path, value string, mode uint16) op { return op{path, []byte(value), mode} }
+func del(path string) op                         { return op{path: path} }
+
+// write makes one atomic write.
+func (s *fakeSource) write(ops ...op) record.Version {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hlc++
+	v := record.Version{HLC: s.hlc, Write: sha256.Sum256(fmt.Append(nil, s.hlc))}
+	for i, o := range ops {
+		v.Index = uint16(i)
+		f := fakeFile{File{o.path, v, o.mode, int64(len(o.value))}, o.value}
+		if o.value == nil {
+			delete(s.files, o.path)
+		} else {
+			s.files[o.path] = f
+		}
+		s.log = append(s.log, Change{File: f.File, Deleted: o.value == nil, More: i < len(ops)-1})
+	}
+	close(s.bell)
+	s.bell = make(chan struct{})
+	return v
+}
+
+func (s *fakeSource) List(_ context.Context, prefix string, fn func(File) error) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down != nil {
+		return "", s.down
+	}
+	for p, f := range s.files {
+		if record.Covers(prefix, p) {
+			if err := fn(f.File); err != nil {
+				return "", err
+			}
+		}
+	}
+	return strconv.Itoa(len(s.log)), nil
+}
+
+func (s *fakeSource) Fetch(ctx context.Context, paths []string, fn func(File, io.Reader) error) error {
+	if s.onFetch != nil {
+		s.onFetch(s, paths)
+	}
+	s.mu.Lock()
+	s.fetches++
+	var found []fakeFile
+	for _, p := range paths {
+		if f, ok := s.files[p]; ok {
+			found = append(found, f)
+		}
+	}
+	down := s.down
+	broken := s.broken
+	s.mu.Unlock()
+	if down != nil {
+		return down
+	}
+	for _, f := range found {
+		var r io.Reader = bytes.NewReader(f.value)
+		if err := broken[f.Path]; err != nil {
+			r = io.MultiReader(bytes.NewReader(f.value[:len(f.value)/2]), failingReader{err})
+		}
+		if err := fn(f.File, r); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+type failingReader struct{ err error }
+
+func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
+
+func (s *fakeSource) Watch(ctx context.Context, prefix, cursor string, fn func(Change) error) error {
+	n, err := strconv.Atoi(cursor)
+	if err != nil {
+		return errors.Join(err, ErrReset)
+	}
+	for {
+		s.mu.Lock()
+		news, bell, down := s.log[n:], s.bell, s.down
+		s.mu.Unlock()
+		if down != nil {
+			return down
+		}
+		n += len(news)
+		for _, c := range news {
+			if record.Covers(prefix, c.Path) {
+				if err := fn(c); err != nil {
+					return err
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-bell:
+		}
+	}
+}
+
+// fail makes every call fail, until it is given nil.
+func (s *fakeSource) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = err
+	close(s.bell)
+	s.bell = make(chan struct{})
+}
+
+// tree gives the expected files below prefix /p by relative path.
+func (s *fakeSource) tree() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want := map[string]string{}
+	for p, f := range s.files {
+		want[p[len("/p/"):]] = string(f.value)
+	}
+	return want
+}

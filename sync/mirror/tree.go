@@ -1,0 +1,428 @@
+package mirror
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// tree does the file operations of one mirror below its root. Paths are relative, with slashes. Each directory is opened
+// through the one above it, and every operation names one entry of an open directory: no symbolic link is followed,
+// whatever somebody does to the tree meanwhile, and nothing outside the root is reached. Not safe for concurrent use.
+type tree struct {
+	root  *os.Root
+	owner int // -1: whoever we are
+	group int
+	trust map[string]print // files whose content is known to be base's, as long as they look like this
+
+	dirs    map[string]*os.Root // open directories
+	touched map[string]struct{} // directories with new names, not yet synced
+	buf     []byte
+}
+
+const (
+	maxOpenDirs = 256
+	dirMode     = 0o755
+)
+
+// Reasons why a path cannot be reached or written. They concern one path and are reported with it.
+var (
+	errSymlink   = errors.New("a symbolic link is in the way")
+	errFileInWay = errors.New("a file is in the way")
+	errDirInWay  = errors.New("a directory is in the way")
+	errNested    = errors.New("another mirror has its root here")
+	errSwapped   = errors.New("it was replaced while we looked at it")
+)
+
+func newTree(root *os.Root, owner, group int, trust map[string]print) *tree {
+	return &tree{
+		root: root, owner: owner, group: group, trust: trust,
+		dirs: map[string]*os.Root{}, touched: map[string]struct{}{}, buf: make([]byte, 64<<10),
+	}
+}
+
+// closeDirs closes the open directories. The next operations open them again.
+func (t *tree) closeDirs() {
+	for _, d := range t.dirs {
+		_ = d.Close() // opened for reading
+	}
+	clear(t.dirs)
+}
+
+// open gives the directory, to be used before the next call. Errors: fs.ErrNotExist, the reasons above.
+func (t *tree) open(dir string) (*os.Root, error) {
+	if dir == "." {
+		return t.root, nil
+	}
+	if d, ok := t.dirs[dir]; ok {
+		return d, nil
+	}
+	up, err := t.open(parent(dir))
+	if err != nil {
+		return nil, err
+	}
+	d, err := openDir(up, name(dir))
+	if err != nil {
+		return nil, err
+	}
+	if len(t.dirs) >= maxOpenDirs {
+		t.closeDirs()
+	}
+	t.dirs[dir] = d
+	return d, nil
+}
+
+// openDir opens one entry of a directory, if it is a directory itself. os.Root would follow a link that stays inside the
+// root; comparing what was there before with what was opened tells, even if somebody swaps them in between.
+func openDir(up *os.Root, entry string) (*os.Root, error) {
+	before, err := up.Lstat(entry)
+	switch {
+	case err != nil:
+		return nil, err
+	case before.Mode()&fs.ModeSymlink != 0:
+		return nil, errSymlink
+	case !before.IsDir():
+		return nil, errFileInWay
+	}
+	d, err := up.OpenRoot(entry)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := d.Stat(".")
+	if err == nil && !os.SameFile(before, opened) {
+		err = errSwapped
+	}
+	if err == nil {
+		_, nested := d.Lstat(markerName)
+		if nested == nil {
+			err = errNested
+		}
+	}
+	if err != nil {
+		_ = d.Close() // opened for reading
+		return nil, err
+	}
+	return d, nil
+}
+
+// makeDir makes one directory, whose parent exists, with our mode and owner. It is no error if it exists.
+func (t *tree) makeDir(dir string) error {
+	up, err := t.open(parent(dir))
+	if err != nil {
+		return err
+	}
+	err = up.Mkdir(name(dir), 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		_, err = t.open(dir)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	t.touched[parent(dir)], t.touched[dir] = struct{}{}, struct{}{}
+	d, err := t.open(dir)
+	if err != nil {
+		return err
+	}
+	f, err := d.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.dress(f, dirMode), f.Close())
+}
+
+// dress gives an open file or directory its owner and mode, in this order, since a change of owner may clear bits.
+func (t *tree) dress(f *os.File, mode fs.FileMode) error {
+	if t.owner >= 0 || t.group >= 0 {
+		if err := f.Chown(t.owner, t.group); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(mode)
+}
+
+// observe says what is on disk at the path.
+func (t *tree) observe(i *item) error {
+	i.have = have{}
+	d, err := t.open(parent(i.path))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errFileInWay) {
+		return nil // absent; a file in the way is found again when the directory is to be made
+	}
+	if err != nil {
+		return err
+	}
+	info, err := d.Lstat(name(i.path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case info.IsDir():
+		i.have.kind = directory
+		return nil
+	case !info.Mode().IsRegular():
+		i.have.kind = other
+		return nil
+	}
+	i.have = have{kind: regular, size: info.Size(), attrs: t.dressed(info, i.want.mode)}
+	if i.based && i.base.size == info.Size() {
+		i.have.same, err = t.same(d, i.path, info, i.base.hash)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // not ours to read: what is wanted replaces it
+	}
+	return err
+}
+
+// dressed tells whether a file has the wanted mode and our owner.
+func (t *tree) dressed(info fs.FileInfo, mode fs.FileMode) bool {
+	st := info.Sys().(*syscall.Stat_t)
+	return info.Mode() == mode && (t.owner < 0 || int(st.Uid) == t.owner) && (t.group < 0 || int(st.Gid) == t.group)
+}
+
+// same tells whether the file's content has this hash. It is read only if it may have changed since we last did.
+func (t *tree) same(d *os.Root, path string, info fs.FileInfo, h hash) (bool, error) {
+	now := printOf(info)
+	if known, ok := t.trust[path]; ok && known == now && known.hash == h {
+		return true, nil
+	}
+	delete(t.trust, path)
+	got, err := t.hash(d, name(path), info)
+	if err != nil || got != h {
+		return false, err
+	}
+	// A change within one tick of the file system's clock would not show: such a young file is read again next time.
+	if now.hash = h; now.steady(time.Now()) {
+		t.trust[path] = now
+	}
+	return true, nil
+}
+
+// hash reads a regular file of the directory.
+func (t *tree) hash(d *os.Root, entry string, info fs.FileInfo) (h hash, err error) {
+	f, err := d.OpenFile(entry, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may have become a FIFO
+	if err != nil {
+		return h, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	opened, err := f.Stat()
+	if err != nil {
+		return h, err
+	}
+	if !os.SameFile(info, opened) {
+		return h, errSwapped
+	}
+	sum := sha256.New()
+	// One byte more, so that a file that grows differs and one that grows for ever ends.
+	if _, err := io.CopyBuffer(sum, struct{ io.Reader }{io.LimitReader(f, info.Size()+1)}, t.buf); err != nil {
+		return h, err
+	}
+	return hash(sum.Sum(nil)), nil
+}
+
+const (
+	tempPrefix = ours + "-"
+	tempSuffix = ".tmp"
+)
+
+// stage writes a new file, fully dressed, under a temporary name beside path. The caller syncs and closes the file, and
+// renames or removes it. After an error nothing is left. Errors of content are those of r, unchanged.
+func (t *tree) stage(path string, mode fs.FileMode, r io.Reader) (f *os.File, temp string, b base, err error) {
+	d, err := t.open(parent(path))
+	if err != nil {
+		return nil, "", b, err
+	}
+	var random [8]byte
+	rand.Read(random[:]) //nolint:errcheck // it never fails, says its documentation
+	temp = tempPrefix + hex.EncodeToString(random[:]) + tempSuffix
+	if f, err = d.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return nil, "", b, err
+	}
+	sum := sha256.New()
+	b.size, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(f, sum)}, struct{ io.Reader }{r}, t.buf)
+	if err == nil {
+		err = t.dress(f, mode)
+	}
+	if err != nil {
+		_ = f.Close() // it is removed
+		return nil, "", b, errors.Join(err, d.Remove(temp))
+	}
+	b.hash = hash(sum.Sum(nil))
+	return f, temp, b, nil
+}
+
+// rename puts a staged file in its place.
+func (t *tree) rename(path, temp string) error {
+	d, err := t.open(parent(path))
+	if err != nil {
+		return err
+	}
+	if err := d.Rename(temp, name(path)); err != nil {
+		return err
+	}
+	t.touched[parent(path)] = struct{}{}
+	delete(t.trust, path)
+	return nil
+}
+
+// discard removes a staged file. It is no error if it is gone.
+func (t *tree) discard(path, temp string) error {
+	d, err := t.open(parent(path))
+	if err == nil {
+		err = d.Remove(temp)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// remove removes what is at the path, unless it is a directory.
+func (t *tree) remove(path string) error {
+	d, err := t.open(parent(path))
+	if err != nil {
+		return err
+	}
+	info, err := d.Lstat(name(path))
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return errDirInWay
+	}
+	if err := d.Remove(name(path)); err != nil {
+		return err
+	}
+	t.touched[parent(path)] = struct{}{}
+	delete(t.trust, path)
+	return nil
+}
+
+// removeDir removes a directory if it is empty, and tells whether it is gone now.
+func (t *tree) removeDir(dir string) (gone bool, err error) {
+	up, err := t.open(parent(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	info, err := up.Lstat(name(dir))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if d, ok := t.dirs[dir]; ok {
+		_ = d.Close() // opened for reading
+		delete(t.dirs, dir)
+	}
+	err = up.Remove(name(dir))
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	delete(t.touched, dir)
+	t.touched[parent(dir)] = struct{}{}
+	return true, nil
+}
+
+// sync makes the new names durable.
+func (t *tree) sync() error {
+	for dir := range t.touched {
+		d, err := t.open(dir)
+		if errors.Is(err, fs.ErrNotExist) || isReason(err) {
+			delete(t.touched, dir) // somebody took it away: there is nothing of ours to keep
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		f, err := d.Open(".")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return fmt.Errorf("sync directory %s: %w", dir, err)
+		}
+		delete(t.touched, dir)
+	}
+	return nil
+}
+
+// sweep removes temporary files that a crash has left in a directory.
+func (t *tree) sweep(dir string) error {
+	d, err := t.open(dir)
+	if errors.Is(err, fs.ErrNotExist) || isReason(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	f, err := d.Open(".")
+	if err != nil {
+		return err
+	}
+	names, err := f.Readdirnames(-1)
+	err = errors.Join(err, f.Close())
+	for _, n := range names {
+		if isTemp(n) {
+			err = errors.Join(err, d.Remove(n))
+		}
+	}
+	return err
+}
+
+func isTemp(entry string) bool {
+	middle, ok := strings.CutPrefix(entry, tempPrefix)
+	if !ok {
+		return false
+	}
+	middle, ok = strings.CutSuffix(middle, tempSuffix)
+	_, err := hex.DecodeString(middle)
+	return ok && err == nil && len(middle) == 16
+}
+
+// isReason tells errors that concern one path, and may stay until somebody changes the tree.
+func isReason(err error) bool {
+	for _, reason := range []error{errSymlink, errFileInWay, errDirInWay, errNested, errSwapped} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
+}
+
+// isGeneral tells errors that every further operation would meet as well: the pass ends, and is repeated later.
+func isGeneral(err error) bool {
+	for _, no := range []syscall.Errno{
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
+		syscall.ESTALE,
+	} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
+}
+
+// print is what tells that a file was not touched since its content was read. It is comparable.
+type print struct {
+	hash           hash
+	inode          uint64
+	size           int64
+	changed, wrote int64 // Unix nanoseconds
+}
