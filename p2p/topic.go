@@ -49,7 +49,10 @@ func (n *Node) joinTopic(ctx context.Context) (*topic, error) {
 		pubsub.WithMessageIdFn(messageID),
 		pubsub.WithGossipSubParams(params),
 		pubsub.WithFloodPublish(true),
-		pubsub.WithPeerFilter(func(p peer.ID, _ string) bool { return n.gate.standing(p) == member }),
+		// The peer filter alone is not enough: flood publishing and floodsub peers pass it by. Whose subscription is
+		// never heard is never sent to.
+		pubsub.WithAppSpecificRpcInspector(func(p peer.ID, _ *pubsub.RPC) error { return n.memberOnly(p) }),
+		pubsub.WithPeerFilter(func(p peer.ID, _ string) bool { return n.memberOnly(p) == nil }),
 		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(
 			pubsub.NewAllowlistSubscriptionFilter(n.topicName()), 4)),
 		pubsub.WithValidateQueueSize(gossipQueue),
@@ -72,6 +75,13 @@ func (n *Node) joinTopic(ctx context.Context) (*topic, error) {
 		return nil, fmt.Errorf("join topic: %w", err)
 	}
 	return &topic{topic: t, sub: sub}, nil
+}
+
+func (n *Node) memberOnly(p peer.ID) error {
+	if n.gate.standing(p) != member {
+		return errors.New("not a member")
+	}
+	return nil
 }
 
 // messageID names a message by its nonce and a little of what follows. By content alone a repeated message would be
