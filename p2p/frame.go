@@ -63,13 +63,13 @@ type rawStream interface {
 type frames struct {
 	s     rawStream
 	r     *bufio.Reader
-	heard func() // called for every frame that came
+	heard func(bytes int) // called for every frame that came
 
 	mu  sync.Mutex // one write at a time
 	buf []byte
 }
 
-func newFrames(s rawStream, heard func()) *frames {
+func newFrames(s rawStream, heard func(bytes int)) *frames {
 	return &frames{s: s, r: bufio.NewReader(s), heard: heard}
 }
 
@@ -90,7 +90,7 @@ func (f *frames) read(idle time.Duration) (kind byte, payload []byte, err error)
 	}
 	payload, err = readPayload(f.r)
 	if err == nil && f.heard != nil {
-		f.heard()
+		f.heard(frameHeader + len(payload))
 	}
 	return kind, payload, err
 }

@@ -85,7 +85,9 @@ func pair(t *testing.T, edit func(p *fakePolicy, a, b record.PublicKey)) (a, b *
 func TestPartitionByPauseHeals(t *testing.T) {
 	hs := cluster(t, 3)
 	hs[2].node.Pause()
-	eventually(t, func() bool { return connectedPeers(hs[2]) == 0 && connectedPeers(hs[0]) == 1 && connectedPeers(hs[1]) == 1 }, "cut off")
+	eventually(t, func() bool {
+		return connectedPeers(hs[2]) == 0 && connectedPeers(hs[0]) == 1 && connectedPeers(hs[1]) == 1
+	}, "cut off")
 	for i := range 20 {
 		for _, h := range hs {
 			h.publish([]byte("v"), fmt.Sprintf("/%s/%d", h.name, i))

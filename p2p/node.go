@@ -74,6 +74,7 @@ type Node struct {
 	policyBell chan struct{} // standings and policies have to be looked at
 	syncBell   chan struct{} // a session may need a sync
 	wantsBell  chan struct{} // the replica wants entries
+	received   atomic.Int64  // bytes of frames and messages
 	changed    atomic.Int64  // uptime when the replica got its last block
 
 	mu       sync.Mutex

@@ -80,6 +80,14 @@ func (s *session) touch() { s.lastHeard.Store(int64(uptime())) }
 
 func (s *session) silentFor() time.Duration { return uptime() - time.Duration(s.lastHeard.Load()) }
 
+// hears counts what comes from a peer on a stream.
+func (n *Node) hears(s *session) func(bytes int) {
+	return func(bytes int) {
+		s.touch()
+		n.received.Add(int64(bytes))
+	}
+}
+
 // addRecord has an address told to the peer.
 func (s *session) addRecord(signed []byte) {
 	s.mu.Lock()
@@ -299,7 +307,7 @@ func (n *Node) handle(ctx context.Context, proto protocol.ID, least standing, se
 		defer s.inbound.Add(-1)
 		stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
 		defer stop()
-		err := n.accept(ctx, s, newFrames(st, s.touch), proto, least, serve)
+		err := n.accept(ctx, s, newFrames(st, n.hears(s)), proto, least, serve)
 		if err == nil || errors.Is(err, io.EOF) {
 			_ = st.Close()
 			return
@@ -342,7 +350,7 @@ func (n *Node) openStream(ctx context.Context, s *session, proto protocol.ID) (f
 	}
 	stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
 	done = func() { stop(); _ = st.Close() } // what was written still goes out
-	f = newFrames(st, s.touch)
+	f = newFrames(st, n.hears(s))
 	if err = f.write(frameHello, n.hello(proto != protoEntry).encode()); err == nil {
 		err = n.readHello(s, f)
 	}

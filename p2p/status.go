@@ -172,7 +172,9 @@ func (n *Node) register(r prometheus.Registerer) error {
 	}
 	connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "syncagent", Name: "peers_connected",
 		Help: "Members connected now."}, func() float64 { return float64(len(n.members())) })
-	for _, c := range []prometheus.Collector{n.stats.garbage, n.stats.dropped, n.stats.entries, n.stats.syncs, n.stats.blocks, connected} {
+	received := prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "syncagent", Name: "peer_received_bytes_total",
+		Help: "Bytes of frames and gossip messages from peers."}, func() float64 { return float64(n.received.Load()) })
+	for _, c := range []prometheus.Collector{n.stats.garbage, n.stats.dropped, n.stats.entries, n.stats.syncs, n.stats.blocks, connected, received} {
 		if err := r.Register(c); err != nil {
 			return err
 		}

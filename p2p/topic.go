@@ -166,6 +166,7 @@ func (n *Node) validate(_ context.Context, from peer.ID, m *pubsub.Message) pubs
 	if s := n.session(from); s != nil {
 		s.touch()
 	}
+	n.received.Add(int64(len(m.Data)))
 	g, err := parseGossip(m.Data)
 	if err != nil { // nobody honest passes this on, so the sender is to blame
 		n.stats.garbage.Inc()
