@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"strings"
 
+	"connectrpc.com/connect"
+
 	"syncagent/agent"
 	"syncagent/crdtstore/record"
 )
@@ -73,6 +75,9 @@ var exitCodes = map[agent.Code]int{
 func classify(ctx context.Context, err error) *failure {
 	f := &failure{exit: exitError, code: "failed", message: err.Error(), cause: err}
 	known, isAgent := errors.AsType[*agent.Error](err)
+	if _, ok := errors.AsType[*connect.Error](err); ok && !isAgent {
+		known, isAgent = agent.ErrorOf(err), true
+	}
 	canceled := errors.Is(err, context.Canceled) || isAgent && known.Code == agent.CodeCanceled
 	if ctx.Err() != nil && canceled {
 		f.exit, f.code, f.message = exitInterrupted, "interrupted", "interrupted"
@@ -83,7 +88,7 @@ func classify(ctx context.Context, err error) *failure {
 		return f
 	}
 	if isAgent {
-		f.code, f.hint = string(known.Code), known.Hint
+		f.code, f.message, f.hint = string(known.Code), known.Message, known.Hint
 		if exit, ok := exitCodes[known.Code]; ok {
 			f.exit = exit
 		}

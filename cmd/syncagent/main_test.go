@@ -17,9 +17,13 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":  exits,
-			"isjson": isJSON,
-			"mode":   mode,
+			"exits":     exits,
+			"isjson":    isJSON,
+			"mode":      mode,
+			"fakeagent": fakeAgentCmd,
+			"badname":   badName, "manyfiles": manyFiles, "mkfifo": mkfifo, "watchuntil": watchUntil, "finish": finish,
+			"bigfile":    bigFile,
+			"eventually": eventually,
 		},
 		Setup: func(env *testscript.Env) error {
 			// A script sees no configuration of the machine it runs on.

@@ -21,7 +21,6 @@ type cli struct {
 
 	configFile string
 	socket     string
-	server     []string
 	output     string
 	quiet      bool
 	verbose    bool
@@ -84,8 +83,10 @@ func (c *cli) addCommands(root *cobra.Command) {
 			root.AddCommand(cmd)
 		}
 	}
-	add("setup", c.configCmd(), c.completionCmd())
-	add("look", c.versionCmd())
+	add("data", c.putCmd(), c.getCmd(), c.lsCmd(), c.rmCmd(), c.countCmd(), c.batchCmd(), c.watchCmd(), c.importCmd(),
+		c.mirrorCmd())
+	add("setup", c.agentCmd(), c.configCmd(), c.completionCmd())
+	add("look", c.statusCmd(), c.peersCmd(), c.idCmd(), c.versionCmd())
 }
 
 // prepare runs before every command: flags from the environment, then checks that all commands share.
@@ -99,6 +100,9 @@ func (c *cli) prepare(cmd *cobra.Command, _ []string) error {
 	}
 	if !slices.Contains(known, c.output) {
 		return usagef("output format %q: %s knows %s", c.output, cmd.CommandPath(), strings.Join(known[1:], ", "))
+	}
+	if a, b, ok := strings.Cut(cmd.Annotations["exclusive"], " "); ok && cmd.Flags().Changed(a) && cmd.Flags().Changed(b) {
+		return usagef("--%s and --%s exclude each other", a, b)
 	}
 	if c.timeout < 0 {
 		return usagef("--timeout %s: it cannot be negative", c.timeout)
@@ -154,6 +158,14 @@ func group(cmd *cobra.Command) {
 		return f
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+}
+
+// exclusive notes that two flags of cmd cannot be used together.
+func exclusive(cmd *cobra.Command, a, b string) {
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations["exclusive"] = a + " " + b
 }
 
 // args demands between len(names) and max arguments; names are those that must be there, in order.

@@ -5,10 +5,18 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"syncagent/crdtstore/record"
 )
 
 // exits CODE COMMAND... runs a command that must end with that exit code. Its output is there for stdout and stderr.
@@ -70,5 +78,113 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 		if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[0] {
 			ts.Fatalf("%s has mode %s, want %s", name, got, args[0])
 		}
+	}
+}
+
+// eventually COMMAND... repeats a command until it succeeds, for at most 10 seconds.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: eventually COMMAND [ARGS...]")
+	}
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ts.Exec(args[0], args[1:]...)
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			ts.Fatalf("%s: %v", strings.Join(args, " "), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// bigFile NAME writes a file of one byte more than a value may have.
+func bigFile(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), make([]byte, record.MaxInlineValue+1), 0o600))
+}
+
+// badName DIR makes a file whose name is not valid UTF-8.
+func badName(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(args[0]), "\xff"), nil, 0o600))
+}
+
+// manyFiles DIR N makes a directory of N files f00001 and so on.
+func manyFiles(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(os.MkdirAll(ts.MkAbs(args[0]), 0o755))
+	for i := range n {
+		ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(args[0]), fmt.Sprintf("f%05d", i+1)), []byte("x"), 0o644))
+	}
+}
+
+func mkfifo(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(syscall.Mkfifo(ts.MkAbs(args[0]), 0o600))
+}
+
+// follower is a command that runs beside the script.
+type follower struct {
+	cmd  *exec.Cmd
+	want *regexp.Regexp
+	out  string
+}
+
+// watchUntil FILE PATTERN COMMAND... starts a command with its output in FILE and goes on when it has written a line
+// (for watch, the line that tells that the state is complete).
+func watchUntil(ts *testscript.TestScript, _ bool, args []string) {
+	f := &follower{out: ts.MkAbs(args[0]), want: regexp.MustCompile("(?m)" + args[1])}
+	program, err := exec.LookPath(args[2])
+	ts.Check(err)
+	f.cmd = exec.Command(program, args[3:]...)
+	f.cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"WORK", "HOME", "PATH", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "SYNCAGENT_SOCKET"} {
+		f.cmd.Env = append(f.cmd.Env, name+"="+ts.Getenv(name))
+	}
+	out, err := os.Create(f.out)
+	ts.Check(err)
+	ts.Defer(func() { out.Close() })
+	f.cmd.Stdout, f.cmd.Stderr = out, out
+	ts.Check(f.cmd.Start())
+	ts.Defer(func() { _ = f.cmd.Process.Kill() })
+	followers.Store(ts, f)
+	if args[2] == "syncagent" && args[3] == "watch" && !slices.Contains(args, "3") {
+		f.wait(ts, regexp.MustCompile("synced"))
+	}
+}
+
+var followers sync.Map // *testscript.TestScript -> *follower
+
+func (f *follower) wait(ts *testscript.TestScript, want *regexp.Regexp) {
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		b, err := os.ReadFile(f.out)
+		ts.Check(err)
+		if want.Match(b) {
+			return
+		}
+		select {
+		case <-deadline:
+			ts.Fatalf("waited for %s, have %s", want, b)
+		case <-tick.C:
+		}
+	}
+}
+
+// finish CODE waits until the follower has written what watchuntil named, interrupts it and demands its exit code.
+func finish(ts *testscript.TestScript, _ bool, args []string) {
+	v, _ := followers.Load(ts)
+	f := v.(*follower)
+	f.wait(ts, f.want)
+	ts.Check(f.cmd.Process.Signal(os.Interrupt))
+	_ = f.cmd.Wait()
+	if got := strconv.Itoa(f.cmd.ProcessState.ExitCode()); got != args[0] {
+		b, _ := os.ReadFile(f.out)
+		ts.Fatalf("exit code %s, want %s: %s", got, args[0], b)
 	}
 }

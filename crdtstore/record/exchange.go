@@ -42,18 +42,18 @@ const (
 
 // Ingested says what became of delivered parcels.
 type Ingested struct {
-	New     int             // blocks that were new and are committed
+	New     int      // blocks that were new and are committed
 	Missing []Digest // blocks to ask the sender for: others of its blocks name them
-	Invalid error           // set if a block or entry was malformed or broke the block rule: the sender is faulty
+	Invalid error    // set if a block or entry was malformed or broke the block rule: the sender is faulty
 }
 
 // Rights are the questions that the network layer asks the policy.
 type Rights interface {
-	Member(k PublicKey) bool                     // may replicate
+	Member(k PublicKey) bool              // may replicate
 	MayRead(k PublicKey, tags []Tag) bool // may be sent the entry of a slot with these tags
-	MembersMayRead(tags []Tag) bool              // every member may: the entry can go on the topic
-	Alias(k PublicKey) string                    // empty if the policy does not name it
-	Members() []PublicKey                        // all of them
+	MembersMayRead(tags []Tag) bool       // every member may: the entry can go on the topic
+	Alias(k PublicKey) string             // empty if the policy does not name it
+	Members() []PublicKey                 // all of them
 	Serial() uint64
 }
 

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"syncagent/agent"
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
+)
+
+// Limits of one request that changes many paths, well below those of a write (1,024 slots, 16 MiB) and of a block
+// (512 KiB): a request of ours always fits.
+const (
+	maxBatchPaths     = 1000
+	maxBatchBytes     = 4 << 20   // values
+	maxBatchSlotBytes = 256 << 10 // what the paths cost in a block
+)
+
+// Limits of completion: what takes long is worse than nothing.
+const (
+	completionTime = 2 * time.Second
+	maxCompleted   = 20000 // paths looked at
+)
+
+// slotBytes is what one path costs in a block: the entry's ID, and a tag for each of its segments.
+func slotBytes(path string) int { return 33 + 16*strings.Count(path, "/") }
+
+// dial gives a client of the agent that --socket or the configuration names. It does not connect yet.
+func (c *cli) dial() (*agent.Client, error) {
+	if c.socket != "" {
+		return agent.Dial(c.socket)
+	}
+	cfg, err := c.loadConfig(nil)
+	if errors.Is(err, fs.ErrNotExist) && c.configFile == "" {
+		return agent.Dial(agent.DefaultConfig().API.Socket) // a host without an agent's config may still see its socket
+	}
+	if err != nil {
+		return nil, err
+	}
+	return agent.Dial(cfg.API.Socket)
+}
+
+// listEntries calls fn for every entry at and below prefix, ascending by path, from one state of the store. A watch
+// with the cursor tells what changed after that state.
+func listEntries(ctx context.Context, client *agent.Client, prefix string, values bool, fn func(*apiv1.Entry) error) (cursor string, err error) {
+	stream, err := client.KV.List(ctx, connect.NewRequest(&apiv1.ListRequest{Prefix: prefix, Values: values}))
+	if err != nil {
+		return "", err
+	}
+	defer stream.Close() //nolint:errcheck // its error is stream.Err
+	for stream.Receive() {
+		if c := stream.Msg().GetCursor(); c != "" {
+			cursor = c
+		}
+		for _, e := range stream.Msg().GetEntries() {
+			if err := fn(e); err != nil {
+				return "", err
+			}
+		}
+	}
+	return cursor, stream.Err()
+}
+
+// writeBatch makes ops one atomic write.
+func (c *cli) writeBatch(ctx context.Context, client *agent.Client, ops []*apiv1.Op) (*apiv1.WriteResponse, error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	w, err := client.KV.Batch(ctx, connect.NewRequest(&apiv1.BatchRequest{Ops: ops}))
+	if err != nil {
+		return nil, err
+	}
+	return w.Msg, nil
+}
+
+// completePaths completes the first n arguments with paths from the agent, one segment at a time.
+func (c *cli) completePaths(n int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, words []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(words) >= n {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		const none = cobra.ShellCompDirectiveNoFileComp
+		if err := fromEnvironment(cmd); err != nil {
+			return nil, none
+		}
+		client, err := c.dial()
+		if err != nil {
+			return nil, none
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+		defer cancel()
+		words, more := nextSegments(ctx, client, typed)
+		if more {
+			return words, none | cobra.ShellCompDirectiveNoSpace
+		}
+		return words, none
+	}
+}
+
+// nextSegments gives what typed can be continued with up to the next slash, and whether any of them goes on below.
+func nextSegments(ctx context.Context, client *agent.Client, typed string) (words []string, more bool) {
+	dir := typed[:strings.LastIndexByte(typed, '/')+1]
+	if dir == "" {
+		dir = "/"
+	}
+	prefix, err := record.CleanPrefix(dir)
+	if err != nil {
+		return nil, false
+	}
+	seen := 0
+	_, _ = listEntries(ctx, client, prefix, false, func(e *apiv1.Entry) error { // what came until an error is good enough
+		if seen++; seen > maxCompleted {
+			return context.Canceled
+		}
+		word, deeper := segmentAfter(dir, e.GetPath())
+		if word == "" || !strings.HasPrefix(word, typed) {
+			return nil
+		}
+		more = more || deeper
+		if len(words) == 0 || words[len(words)-1] != word {
+			words = append(words, word)
+		}
+		return nil
+	})
+	return words, more
+}
+
+// segmentAfter cuts path after the first segment below dir. Deeper tells that something was cut off; the slash stays.
+func segmentAfter(dir, path string) (word string, deeper bool) {
+	rest, ok := strings.CutPrefix(path, dir)
+	if !ok || rest == "" {
+		return "", false
+	}
+	segment, _, deeper := strings.Cut(rest, "/")
+	if deeper {
+		segment += "/"
+	}
+	return dir + segment, deeper
+}

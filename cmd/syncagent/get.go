@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
+)
+
+func (c *cli) getCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:               "get PATH",
+		Short:             "Print the value of a path, byte for byte",
+		Long:              "Print the value of a path, byte for byte, nothing added. With -o json: one line with\nall that is known of the entry, the value in value_base64.",
+		Args:              args(1, "PATH"),
+		Annotations:       map[string]string{"formats": "raw"},
+		ValidArgsFunction: c.completePaths(1),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			if err := record.CheckPath(words[0]); err != nil {
+				return err
+			}
+			client, err := c.dial()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := c.bounded(cmd.Context())
+			defer cancel()
+			r, err := client.KV.Get(ctx, connect.NewRequest(&apiv1.GetRequest{Path: words[0]}))
+			if err != nil {
+				return err
+			}
+			e := r.Msg.GetEntry()
+			if c.json() {
+				if e.Value == nil {
+					e.Value = []byte{} // an empty value is a value too
+				}
+				printJSON(c.stdout, newEntryJSON(e))
+				return nil
+			}
+			if _, err := c.stdout.Write(e.GetValue()); err != nil {
+				return fmt.Errorf("print value: %w", err)
+			}
+			return nil
+		},
+	}
+}

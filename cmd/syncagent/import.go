@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"syncagent/agent"
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
+)
+
+const importHelp = `Copy the files of a directory into the store: DIR/a/b becomes PREFIX/a/b, with the
+permission bits of the file. Files that the store already has with the same content and
+mode cause no write. Large imports are several atomic writes of at most 1,000 files.
+
+Symbolic links are not followed. They, special files, files over 256 KiB and names that
+cannot be paths are reported and left out; the exit code is then 8. Names beginning
+with .syncagent belong to mirrors and are left out silently.
+
+--delete also deletes the paths below PREFIX that have no file in DIR. What stands for
+a file that was left out or could not be read stays.`
+
+type importFlags struct{ remove, yes, dryRun bool }
+
+func (c *cli) importCmd() *cobra.Command {
+	var f importFlags
+	cmd := &cobra.Command{
+		Use:   "import DIR PREFIX",
+		Short: "Copy a directory into the store",
+		Long:  importHelp,
+		Args:  args(2, "DIR", "PREFIX"),
+		ValidArgsFunction: func(cmd *cobra.Command, words []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(words) == 0 {
+				return nil, cobra.ShellCompDirectiveFilterDirs
+			}
+			return c.completePaths(2)(cmd, words, typed)
+		},
+		RunE: func(cmd *cobra.Command, words []string) error {
+			return c.importDir(cmd.Context(), words[0], words[1], f)
+		},
+	}
+	cmd.Flags().BoolVar(&f.remove, "delete", false, "delete the paths below PREFIX that have no file in DIR")
+	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "with --delete: even if DIR is empty")
+	cmd.Flags().BoolVarP(&f.dryRun, "dry-run", "n", false, "print what would be written and deleted, change nothing")
+	return cmd
+}
+
+// shown is what the store shows of a path, as far as an import compares it.
+type shown struct {
+	sum  [sha256.Size]byte
+	mode uint32
+}
+
+// importer copies one directory.
+type importer struct {
+	cli     *cli
+	client  *agent.Client
+	flags   importFlags
+	have    map[string]shown // at and below the prefix, before the import
+	kept    map[string]bool  // paths of have that a file stands for
+	skipped []string         // paths of what was left out; all at or below them stays
+	batch   opBatch
+	report  importReport
+}
+
+// importReport is what an import did.
+type importReport struct {
+	Written   int `json:"written"`
+	Unchanged int `json:"unchanged"`
+	Deleted   int `json:"deleted"`
+	Skipped   int `json:"skipped"`
+}
+
+func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFlags) error {
+	prefix, err := record.CleanPrefix(prefix)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fileFailure("directory", dir, err)
+	}
+	defer root.Close() //nolint:errcheck // read only
+	client, err := c.dial()
+	if err != nil {
+		return err
+	}
+	i := &importer{cli: c, client: client, flags: flags, have: map[string]shown{}, kept: map[string]bool{}}
+	if err := i.listStore(ctx, prefix); err != nil {
+		return err
+	}
+	if err = i.copyFiles(ctx, root, prefix); err == nil && flags.remove {
+		err = i.deleteRest(ctx)
+	}
+	if err == nil {
+		err = i.flush(ctx)
+	}
+	return i.finish(err)
+}
+
+func (i *importer) listStore(ctx context.Context, prefix string) error {
+	_, err := listEntries(ctx, i.client, prefix, true, func(e *apiv1.Entry) error {
+		i.have[e.GetPath()] = shown{sha256.Sum256(e.GetValue()), e.GetMode()}
+		return nil
+	})
+	return err
+}
+
+func (i *importer) copyFiles(ctx context.Context, root *os.Root, prefix string) error {
+	return walkFiles(root, func(name string, err error) {
+		i.skip(pathBelow(prefix, name), name, err)
+	}, func(name string) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		path := pathBelow(prefix, name)
+		if err := record.CheckPath(path); err != nil {
+			i.skip(path, name, err)
+			return nil
+		}
+		value, mode, err := readRegular(root, name)
+		if err != nil {
+			i.skip(path, name, err)
+			return nil
+		}
+		return i.put(ctx, path, value, mode)
+	})
+}
+
+// put adds a file to the import unless the store shows it already.
+func (i *importer) put(ctx context.Context, path string, value []byte, mode fs.FileMode) error {
+	i.kept[path] = true
+	put := &apiv1.PutRequest{Path: path, Value: value}
+	if m := uint32(mode.Perm()); m != 0 { // a mode of 0 cannot be said; the mirror's default stands in
+		put.Mode = &m
+	}
+	if old, ok := i.have[path]; ok && old.mode == put.GetMode() && old.sum == sha256.Sum256(value) {
+		i.report.Unchanged++
+		return nil
+	}
+	i.report.Written++
+	return i.add(ctx, "put", path, len(value), &apiv1.Op{Op: &apiv1.Op_Put{Put: put}})
+}
+
+// deleteRest deletes what the store shows and no file stands for.
+func (i *importer) deleteRest(ctx context.Context) error {
+	var gone []string
+	for path := range i.have {
+		left := slices.ContainsFunc(i.skipped, func(s string) bool { return record.Covers(s, path) })
+		if !i.kept[path] && !left {
+			gone = append(gone, path)
+		}
+	}
+	slices.Sort(gone)
+	if len(i.kept) == 0 && len(gone) > 0 && !i.flags.yes && !i.flags.dryRun {
+		return failf(exitPrecondition, "held", "the directory has no file, --delete would delete all %d paths", len(gone)).
+			withHint("if that is meant, add -y")
+	}
+	for _, path := range gone {
+		i.report.Deleted++
+		if err := i.add(ctx, "delete", path, 0, deleteOp(path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *importer) add(ctx context.Context, verb, path string, size int, op *apiv1.Op) error {
+	if i.flags.dryRun {
+		fmt.Fprintf(i.cli.stdout, "%s %s\n", verb, path)
+		return nil
+	}
+	if i.cli.verbose {
+		i.cli.note("%s %s", verb, path)
+	}
+	if !i.batch.fits(path, size) {
+		if err := i.flush(ctx); err != nil {
+			return err
+		}
+	}
+	i.batch.add(path, size, op)
+	return nil
+}
+
+func (i *importer) flush(ctx context.Context) error {
+	if len(i.batch.ops) == 0 {
+		return nil
+	}
+	_, err := i.cli.writeBatch(ctx, i.client, i.batch.ops)
+	if err != nil {
+		return err
+	}
+	i.batch = opBatch{written: i.batch.written + len(i.batch.ops)}
+	return nil
+}
+
+// skip reports what is left out. It, and what may lie below it, stays in the store as it is.
+func (i *importer) skip(path, name string, err error) {
+	i.report.Skipped++
+	i.skipped = append(i.skipped, path)
+	fmt.Fprintf(i.cli.stderr, "syncagent: left out %q: %v\n", name, err)
+}
+
+// finish prints the result and makes the exit code of it.
+func (i *importer) finish(err error) error {
+	r := i.report
+	if err != nil {
+		if i.batch.written > 0 {
+			return failf(exitPartly, "partly", "wrote %d paths, then: %w", i.batch.written, agent.ErrorOf(err))
+		}
+		return err
+	}
+	switch {
+	case i.flags.dryRun:
+	case i.cli.json():
+		printJSON(i.cli.stdout, r)
+	default:
+		i.cli.note("%d written, %d unchanged, %d deleted", r.Written, r.Unchanged, r.Deleted)
+	}
+	if r.Skipped > 0 {
+		return failf(exitPartly, "partly", "left out %d of the directory's names", r.Skipped).
+			withHint("each is named above with the reason")
+	}
+	return nil
+}
+
+// opBatch gathers changes up to what surely fits one write.
+type opBatch struct {
+	ops              []*apiv1.Op
+	bytes, slotBytes int
+	written          int // changes of the batches before this one
+}
+
+func (b *opBatch) fits(path string, size int) bool {
+	return len(b.ops) < maxBatchPaths && (len(b.ops) == 0 ||
+		b.bytes+size <= maxBatchBytes && b.slotBytes+slotBytes(path) <= maxBatchSlotBytes)
+}
+
+func (b *opBatch) add(path string, size int, op *apiv1.Op) {
+	b.ops = append(b.ops, op)
+	b.bytes += size
+	b.slotBytes += slotBytes(path)
+}
+
+func pathBelow(prefix, name string) string {
+	if prefix == "/" {
+		return "/" + name
+	}
+	return prefix + "/" + name
+}

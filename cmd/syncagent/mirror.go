@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"syncagent/agent"
+	"syncagent/sync/mirror"
+	"syncagent/sync/trigger"
+)
+
+const mirrorHelp = `Keep DIR equal to what is at and below PREFIX: /certs/web/tls.key becomes
+DIR/web/tls.key. A file always has the full content of one version; only files that the
+mirror wrote are ever removed, local edits of them are undone.
+
+Runs until interrupted. With --once it makes DIR equal to PREFIX and ends: exit code 0
+when it is, 6 when more than half of the files (and more than 20) would have been
+removed, 8 when some paths cannot be files here.
+
+--triggers-dir names a directory of JSON files such as
+  {"path": "/certs/web", "command": "systemctl reload nginx"}
+(no dot in the file's name): commands that run after files at or below path changed.
+
+The configuration can hold mirrors as well, under mirrors; the agent runs those.`
+
+// mirrorFlags are what the user said beside prefix and directory.
+type mirrorFlags struct {
+	once                                      bool
+	mode, triggersDir, fileMode, owner, group string
+	stateDir                                  string
+	maxDelete                                 float64
+}
+
+func (c *cli) mirrorCmd() *cobra.Command {
+	var f mirrorFlags
+	cmd := &cobra.Command{
+		Use:   "mirror PREFIX DIR",
+		Short: "Keep a directory equal to a prefix",
+		Long:  mirrorHelp,
+		Args:  args(2, "PREFIX", "DIR"),
+		ValidArgsFunction: func(cmd *cobra.Command, words []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(words) == 1 {
+				return nil, cobra.ShellCompDirectiveFilterDirs
+			}
+			return c.completePaths(1)(cmd, words, typed)
+		},
+		RunE: func(cmd *cobra.Command, words []string) error {
+			return c.mirror(cmd.Context(), words[0], words[1], f)
+		},
+	}
+	fl := cmd.Flags()
+	fl.BoolVar(&f.once, "once", false, "make DIR equal to PREFIX and end")
+	fl.StringVar(&f.mode, "mode", "pull", "`pull`: DIR follows PREFIX")
+	fl.StringVar(&f.triggersDir, "triggers-dir", "", "`DIR` of JSON files: what to run after a change")
+	fl.StringVar(&f.fileMode, "file-mode", "", "permission bits `0644` of files whose entry has none")
+	fl.StringVar(&f.owner, "owner", "", "`USER` that the files belong to")
+	fl.StringVar(&f.group, "group", "", "`GROUP` that the files belong to")
+	fl.Float64Var(&f.maxDelete, "max-delete", 0.5, "`PART` of the files that may be removed at once; 1: all")
+	fl.StringVar(&f.stateDir, "state-dir", "", "`DIR` for the mirror's journal (default: $XDG_STATE_HOME/syncagent)")
+	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"pull"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (c *cli) mirror(ctx context.Context, prefix, dir string, f mirrorFlags) error {
+	o, err := f.options(prefix, dir)
+	if err != nil {
+		return err
+	}
+	if o.Log, _, err = agent.NewLogger(c.stderr, agent.LogConfig{Level: c.logLevel(), Format: "auto"}); err != nil {
+		return err
+	}
+	var faults error
+	if f.triggersDir != "" {
+		specs, err := trigger.Load(f.triggersDir)
+		if err != nil && len(specs) == 0 {
+			return failf(exitUsage, "bad_trigger", "%w", err)
+		}
+		faults = err
+		o.Triggers = trigger.New(trigger.Options{Specs: specs, Prefix: o.Prefix, Dir: o.Dir, Log: o.Log})
+	}
+	if err := mirror.CheckDirs([]string{o.Dir}, f.taken(o)); err != nil {
+		return failf(exitUsage, "usage", "%w", err)
+	}
+	client, err := c.dial()
+	if err != nil {
+		return err
+	}
+	m, err := mirror.New(apiSource{client}, o)
+	if err != nil {
+		return failf(exitUsage, "usage", "%w", err)
+	}
+	if faults != nil {
+		c.note("some triggers are left out: %v", faults)
+	}
+	ctx, cancel := c.streaming(ctx)
+	defer cancel()
+	if !f.once {
+		return m.Run(ctx)
+	}
+	if err := mirrorFailure(m.Once(ctx)); err != nil {
+		return err
+	}
+	if faults != nil {
+		return failf(exitPartly, "partly", "the directory is equal, but some triggers are faulty: %w", faults)
+	}
+	return nil
+}
+
+// options checks the flags.
+func (f *mirrorFlags) options(prefix, dir string) (o mirror.Options, err error) {
+	if f.mode != "pull" {
+		return o, usagef("mode %q: this version knows pull", f.mode)
+	}
+	if f.maxDelete <= 0 {
+		return o, usagef("--max-delete %g: want a part above 0, 1 for all", f.maxDelete)
+	}
+	mode, err := parseMode(f.fileMode)
+	if err != nil {
+		return o, err
+	}
+	state, err := f.journalDir()
+	if err != nil {
+		return o, err
+	}
+	o = mirror.Options{
+		Prefix: prefix, Dir: dir, StateDir: state, Owner: f.owner, Group: f.group, MaxDelete: f.maxDelete,
+	}
+	if mode != nil {
+		o.FileMode = os.FileMode(*mode)
+	}
+	if o.Dir, err = filepath.Abs(dir); err != nil {
+		return o, fileFailure("directory", dir, err)
+	}
+	return o, nil
+}
+
+// taken lists the folders of ours that the mirrored directory must not hold.
+func (f *mirrorFlags) taken(o mirror.Options) []string {
+	if f.triggersDir == "" {
+		return []string{o.StateDir}
+	}
+	return []string{o.StateDir, f.triggersDir}
+}
+
+// journalDir is where the mirror remembers what it wrote; without that memory nothing would ever be removed.
+func (f *mirrorFlags) journalDir() (string, error) {
+	if f.stateDir != "" {
+		return filepath.Abs(f.stateDir)
+	}
+	state, err := stateHome()
+	if err != nil {
+		return "", usagef("no place for the mirror's journal: %v", err).withHint("name a directory with --state-dir")
+	}
+	return filepath.Join(state, "syncagent", "mirrors"), nil
+}
+
+// stateHome is $XDG_STATE_HOME or ~/.local/state.
+func stateHome() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return dir, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(home, ".local", "state"), nil
+}
+
+// mirrorFailure gives the errors of a mirror their exit codes.
+func mirrorFailure(err error) error {
+	switch {
+	case errors.Is(err, mirror.ErrHeld):
+		return failf(exitPrecondition, "held", "%w", err).
+			withHint("nothing was removed; if that many files shall go, repeat with --max-delete 1")
+	case errors.Is(err, mirror.ErrHalted):
+		return failf(exitError, "halted", "%w", err)
+	case errors.Is(err, mirror.ErrBusy):
+		return failf(exitError, string(agent.CodeInUse), "%w", err)
+	case errors.Is(err, mirror.ErrIncomplete):
+		return failf(exitPartly, "partly", "%w", err)
+	}
+	return err
+}
+
+// logLevel is how much the long-running commands tell.
+func (c *cli) logLevel() string {
+	switch {
+	case c.verbose:
+		return "debug"
+	case c.quiet:
+		return "error"
+	}
+	return "info"
+}

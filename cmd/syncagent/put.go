@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
+)
+
+const putHelp = `Write one path. When put returns, the write is durable on this agent; it reaches the
+others by itself.
+
+VALUE is taken as it is. "-" reads standard input and "@FILE" a file, byte for byte:
+use them for secrets, which other users of the host can see in the arguments of a
+process. The limit is 256 KiB.`
+
+func (c *cli) putCmd() *cobra.Command {
+	var mode, ttl, ifVersion string
+	var ifAbsent bool
+	cmd := &cobra.Command{
+		Use:               "put PATH VALUE|-|@FILE",
+		Short:             "Write one path",
+		Long:              putHelp,
+		Example:           "  syncagent put /certs/web/tls.key @tls.key --mode 0600\n  date | syncagent put /hosts/web1/seen - --ttl 1h",
+		Args:              args(2, "PATH", "VALUE"),
+		ValidArgsFunction: c.completePaths(1),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			r := &apiv1.PutRequest{Path: words[0], IfVersion: ifVersion, IfAbsent: ifAbsent}
+			if err := record.CheckPath(r.Path); err != nil {
+				return err
+			}
+			var err error
+			if r.Mode, err = parseMode(mode); err != nil {
+				return err
+			}
+			if err := setTTL(r, ttl); err != nil {
+				return err
+			}
+			if r.Value, err = c.valueOf(words[1]); err != nil {
+				return err
+			}
+			client, err := c.dial()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := c.bounded(cmd.Context())
+			defer cancel()
+			w, err := client.KV.Put(ctx, connect.NewRequest(r))
+			if err != nil {
+				return err
+			}
+			c.printWrite(w.Msg, fmt.Sprintf("%s: %d bytes", r.Path, len(r.Value)))
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&mode, "mode", "", "permission bits `0600` of files made of it (default: the mirror's)")
+	f.StringVar(&ttl, "ttl", "", "let it expire after `D` such as 90s, 12h, 30d")
+	f.StringVar(&ifVersion, "if-version", "", "write only if this agent shows version `V`")
+	f.BoolVar(&ifAbsent, "if-absent", false, "write only if this agent shows nothing there")
+	exclusive(cmd, "if-version", "if-absent")
+	return cmd
+}

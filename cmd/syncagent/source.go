@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	"syncagent/agent"
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
+	"syncagent/sync/mirror"
+)
+
+// parallelFetches is how many values are asked for at the same time.
+const parallelFetches = 16
+
+// apiSource is a mirror's source that asks an agent.
+type apiSource struct{ client *agent.Client }
+
+func (s apiSource) List(ctx context.Context, prefix string, fn func(mirror.File) error) (string, error) {
+	return listEntries(ctx, s.client, prefix, false, func(e *apiv1.Entry) error {
+		f, err := fileOf(e)
+		if err != nil {
+			return err
+		}
+		return fn(f)
+	})
+}
+
+func (s apiSource) Fetch(ctx context.Context, paths []string, fn func(mirror.File, io.Reader) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelFetches)
+	var one sync.Mutex // fn is called by one at a time
+	for _, path := range paths {
+		g.Go(func() error {
+			r, err := s.client.KV.Get(ctx, connect.NewRequest(&apiv1.GetRequest{Path: path}))
+			f := mirror.File{Path: path}
+			var content io.Reader
+			switch e := agent.ErrorOf(err); {
+			case e == nil:
+				content = bytes.NewReader(r.Msg.GetEntry().GetValue())
+				if f, err = fileOf(r.Msg.GetEntry()); err != nil {
+					return err
+				}
+			case e.Code == agent.CodeNotFound:
+				return nil
+			case e.Code == agent.CodeCorrupt:
+				content = failedReader{err} // wrong with this path alone
+			default:
+				return err
+			}
+			one.Lock()
+			defer one.Unlock()
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return fn(f, content)
+		})
+	}
+	return g.Wait()
+}
+
+// failedReader gives an error in place of content.
+type failedReader struct{ err error }
+
+func (r failedReader) Read([]byte) (int, error) { return 0, r.err }
+
+func (s apiSource) Watch(ctx context.Context, prefix, cursor string, fn func(mirror.Change) error) error {
+	stream, err := s.client.KV.Watch(ctx, connect.NewRequest(&apiv1.WatchRequest{Prefixes: []string{prefix}, Since: cursor}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close() //nolint:errcheck // its error is stream.Err
+	for stream.Receive() {
+		for _, e := range stream.Msg().GetEvents() {
+			c, ok, err := changeOf(e)
+			if err == nil && ok {
+				err = fn(c)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	err = stream.Err()
+	if e := agent.ErrorOf(err); e != nil && e.Code == agent.CodeBadCursor {
+		return fmt.Errorf("%w: %w", mirror.ErrReset, err)
+	}
+	if err == nil && ctx.Err() == nil {
+		err = errors.New("the agent ended the watch")
+	}
+	return err
+}
+
+// changeOf translates an event. Not ok: the mirror need not know of it.
+func changeOf(e *apiv1.Event) (c mirror.Change, ok bool, err error) {
+	switch e.GetType() {
+	case apiv1.EventType_EVENT_TYPE_RESET:
+		return c, false, mirror.ErrReset
+	case apiv1.EventType_EVENT_TYPE_PUT, apiv1.EventType_EVENT_TYPE_DELETE:
+		c.Deleted = e.GetType() == apiv1.EventType_EVENT_TYPE_DELETE
+		c.More = e.GetMore()
+		c.File, err = fileOf(e.GetEntry())
+		return c, true, err
+	}
+	return c, false, nil
+}
+
+// fileOf translates an entry. What went because the policy changed has no version.
+func fileOf(e *apiv1.Entry) (f mirror.File, err error) {
+	f = mirror.File{Path: e.GetPath(), Mode: uint16(e.GetMode() & record.MaxMode), Size: e.GetSize()}
+	if e.GetVersion() == "" {
+		return f, nil
+	}
+	f.Version, _, err = record.ParseVersion(e.GetVersion())
+	if err != nil {
+		return f, fmt.Errorf("path %s: %w", e.GetPath(), err)
+	}
+	return f, nil
+}
