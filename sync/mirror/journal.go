@@ -146,12 +146,14 @@ func readLines(r io.Reader, l *ledger) (good int64, err error) {
 	}
 }
 
-func appendLine(n line) ([]byte, error) {
+func checksum(text []byte) uint32 { return crc32.Checksum(text, castagnoli) }
+
+func encodeLine(n line) ([]byte, error) {
 	text, err := json.Marshal(n)
 	if err != nil {
 		return nil, err
 	}
-	return fmt.Appendf(nil, "%08x %s\n", crc32.Checksum(text, castagnoli), text), nil
+	return fmt.Appendf(nil, "%08x %s\n", checksum(text), text), nil
 }
 
 func checkLine(raw []byte) (text []byte, ok bool) {
@@ -159,10 +161,10 @@ func checkLine(raw []byte) (text []byte, ok bool) {
 		return nil, false
 	}
 	text = raw[9 : len(raw)-1]
-	return text, string(raw[:8]) == fmt.Sprintf("%08x", crc32.Checksum(text, castagnoli))
+	return text, string(raw[:8]) == fmt.Sprintf("%08x", checksum(text))
 }
 
-// parseLine reads what appendLine wrote. Its checksum was right, so what we do not know comes from a newer version.
+// parseLine reads what encodeLine wrote. Its checksum was right, so what we do not know comes from a newer version.
 func parseLine(text []byte) (n line, err error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -191,7 +193,7 @@ func (j *journal) appendLocked(n line) error {
 			return err
 		}
 	}
-	b, err := appendLine(n)
+	b, err := encodeLine(n)
 	if err != nil {
 		return err
 	}
@@ -234,7 +236,7 @@ func (j *journal) rewrite() error {
 func writeLines(w io.Writer, l *ledger) (size int64, err error) {
 	out := bufio.NewWriterSize(w, 1<<16)
 	for n := range l.lines {
-		b, err := appendLine(n)
+		b, err := encodeLine(n)
 		if err != nil {
 			return size, err
 		}

@@ -30,7 +30,8 @@ var ErrReset = errors.New("cursor is of no use, list again")
 // use. Prefixes are clean (record.CleanPrefix) and cover the path itself and all below.
 type Source interface {
 	// List calls fn for every path under prefix, in any order, all of one state, and gives the cursor of that state.
-	// An error of fn ends it and is returned.
+	// An error of fn ends it and is returned. What is not listed is removed from the directory: a source that does not
+	// have its data yet must return an error, never a part.
 	List(ctx context.Context, prefix string, fn func(File) error) (cursor string, err error)
 
 	// Fetch calls fn, one call at a time, for each of the paths that is there, in any order, with its present version
