@@ -63,7 +63,7 @@ func PublicKeyOf(id peer.ID) (k PublicKey, err error) {
 func ParsePublicKey(s string) (PublicKey, error) {
 	id, err := peer.Decode(s)
 	if err != nil {
-		return PublicKey{}, fmt.Errorf("peer ID %q: want 12D3KooW...", s)
+		return PublicKey{}, fmt.Errorf("peer ID %q: want the form 12D3KooW", s)
 	}
 	return PublicKeyOf(id)
 }
