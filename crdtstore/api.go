@@ -80,6 +80,7 @@ type Stats struct {
 	BlockDigest [32]byte
 	Blocks      int64
 	Heads       int
+	Unready     int   // writes of which entries are still missing
 	Parked      int   // blocks waiting for blocks that they name
 	Missing     int   // entries this agent may read, wants and lacks
 	Withheld    int64 // slots it may not read

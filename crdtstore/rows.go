@@ -21,7 +21,7 @@ import (
 //	p serial, hash                         -> signed policy text
 //	q digest                               -> nothing                    blocks set aside
 //	c...                                   -> go-ds-crdt's heads
-//	mi, ms                                 -> identity of the store; its counters
+//	mi, ms, mp                             -> identity of the store; its counters; policies that the rows are judged by
 //
 // Integers are big-endian, so that rows sort as their numbers do.
 var be = binary.BigEndian

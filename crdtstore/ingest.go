@@ -1,0 +1,141 @@
+package crdtstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"syncagent/crdtstore/record"
+)
+
+// syncWithin is how long what came from others may wait for its fsync.
+const syncWithin = time.Second
+
+// Ingest takes blocks and entries that a peer delivered and waits until they are committed, parked or refused.
+// Signatures are checked by the caller's goroutine, so that the owner of the store need not.
+func (s *Store) Ingest(ctx context.Context, from record.PublicKey, parcels []record.Parcel) (record.Ingested, error) {
+	checked, invalid := s.check(parcels)
+	if len(checked) == 0 {
+		return record.Ingested{Invalid: invalid}, nil
+	}
+	req := &ingestRequest{from: from, parcels: checked, done: make(chan ingestResult, 1)}
+	if err := s.send(ctx, req); err != nil {
+		return record.Ingested{}, err
+	}
+	r, err := await(ctx, s, req.done)
+	if err != nil {
+		return record.Ingested{}, err
+	}
+	if r.Invalid == nil {
+		r.Invalid = invalid
+	}
+	return r.Ingested, r.err
+}
+
+// check parses parcels and checks signatures, on all cores. What is malformed is left out; the first fault is told.
+func (s *Store) check(parcels []record.Parcel) ([]*parcel, error) {
+	out := make([]*parcel, len(parcels))
+	errs := make([]error, len(parcels))
+	var wg sync.WaitGroup
+	workers := min(runtime.GOMAXPROCS(0), len(parcels))
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(parcels); i += workers {
+				out[i], errs[i] = s.parse(parcels[i])
+			}
+		})
+	}
+	wg.Wait()
+	checked := out[:0]
+	for _, p := range out {
+		if p != nil {
+			checked = append(checked, p)
+		}
+	}
+	for _, err := range errs {
+		if err != nil {
+			return checked, err
+		}
+	}
+	return checked, nil
+}
+
+// parse gives nil without an error for a block that is held already and brings nothing.
+func (s *Store) parse(in record.Parcel) (*parcel, error) {
+	p := &parcel{bytes: len(in.Block)}
+	if in.Block != nil {
+		b, err := record.ParseBlock(in.Block)
+		if err != nil {
+			return nil, err
+		}
+		held, err := s.holds(b.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if held && len(in.Entries) == 0 {
+			return nil, nil
+		}
+		if !held {
+			if err := b.Verify(s.network); err != nil {
+				return nil, fmt.Errorf("block %s: %w", b.Digest, err)
+			}
+		}
+		p.block = b
+		p.byID = make(map[record.ID][]byte, len(in.Entries))
+	}
+	for _, data := range in.Entries {
+		_, ids, err := entryIDs(data)
+		if err != nil {
+			return nil, fmt.Errorf("entry: %w", err)
+		}
+		p.bytes += len(data)
+		p.entries = append(p.entries, data)
+		for _, id := range ids {
+			if p.byID != nil {
+				p.byID[id] = data
+			}
+		}
+	}
+	return p, nil
+}
+
+// holds tells whether a block is committed.
+func (s *Store) holds(d record.Digest) (bool, error) {
+	v := s.kv.View()
+	defer v.Close()
+	_, ok, err := v.Get(blockKey(d))
+	return ok, err
+}
+
+// Wants gives up to limit entries to ask a peer for now, best first, only such as the peer may read.
+func (s *Store) Wants(peer record.PublicKey, limit int) []record.Want {
+	return s.wants.forPeer(peer, s.Policy(), s.tick(), limit)
+}
+
+// Answered brings a peer's answers to wants, in the same order. An error that wraps record.ErrFormat means that the
+// peer sent something else than it was asked for.
+func (s *Store) Answered(ctx context.Context, from record.PublicKey, wants []record.Want, answers []record.Answer) error {
+	if len(answers) != len(wants) {
+		return fmt.Errorf("%w: %d answers to %d wants", record.ErrFormat, len(answers), len(wants))
+	}
+	req := &answerRequest{from: from, wants: wants, answers: answers, done: make(chan error, 1)}
+	if err := s.send(ctx, req); err != nil {
+		return err
+	}
+	outcome, err := await(ctx, s, req.done)
+	if errors.Is(outcome, errWrongEntry) {
+		outcome = fmt.Errorf("%w: %w", record.ErrFormat, outcome)
+	}
+	return errors.Join(err, outcome)
+}
+
+// OfferPolicy takes a signed text from another agent.
+func (s *Store) OfferPolicy(ctx context.Context, _ record.PublicKey, text []byte) error {
+	return s.SetPolicy(ctx, text)
+}
+
+// Rights judges by the policy in force.
+func (s *Store) Rights() record.Rights { return s.Policy() }

@@ -1,0 +1,318 @@
+package crdtstore
+
+import (
+	"bytes"
+	"fmt"
+
+	"syncagent/acl"
+	"syncagent/crdtstore/record"
+)
+
+// load reads what the owner keeps in memory, or makes a new store.
+func (s *Store) load() error {
+	v := s.kv.View()
+	defer v.Close()
+	identity, found, err := v.Get(identityKey)
+	if err != nil {
+		return err
+	}
+	if found {
+		err = s.loadIdentity(v, identity)
+	} else {
+		s.dag.Store(&dagState{heads: map[record.Digest]uint64{}, chains: map[chainID]chain{}})
+	}
+	if err != nil {
+		return err
+	}
+	var random [17]byte
+	if _, err := s.rand.Read(random[:]); err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	s.run = be.Uint64(random[:])
+	s.headLimit = 256 + int(random[16])
+
+	s.engine, err = newEngine(s.kv.View, s.checkOwn, s.log)
+	if err != nil {
+		return err
+	}
+	if !found {
+		err = s.create()
+	}
+	if err != nil {
+		return err
+	}
+	return s.start()
+}
+
+// create makes a new store: its identity row and the genesis block, in one commit.
+func (s *Store) create() error {
+	t := s.newTurn()
+	defer t.view.Close()
+	s.turn = t
+	if err := s.newIncarnation(t.rows); err != nil {
+		return err
+	}
+	genesis, err := s.engine.put(record.GenesisValue(s.network, 0))
+	if err != nil {
+		return fmt.Errorf("make genesis block: %w", err)
+	}
+	genesis, err = record.ParseGenesisBlock(genesis.Raw, s.network, 0)
+	if err != nil {
+		return fmt.Errorf("make genesis block: %w", err)
+	}
+	t.accept(genesis)
+	s.engine.overlay.take(t.rows)
+	s.counters.feedFirst = 1
+	t.rows.set(countersKey, s.counters.encode())
+	if err := s.kv.Commit(t.rows); err != nil {
+		return err
+	}
+	t.dag.seal()
+	s.dag.Store(t.dag)
+	return nil
+}
+
+// newIncarnation starts a new chain of own blocks.
+func (s *Store) newIncarnation(r *rows) error {
+	var b [8]byte
+	if _, err := s.rand.Read(b[:]); err != nil {
+		return fmt.Errorf("make incarnation: %w", err)
+	}
+	s.chain, s.renew = chainID{s.self, be.Uint64(b[:])}, false
+	r.set(identityKey, identityRow{storeVersion, s.network, s.self, s.chain.incarnation}.encode())
+	return nil
+}
+
+// start marks the new run in the change feed, so that every cursor of it names a row, and makes all of the past durable
+// before anything leaves the host.
+func (s *Store) start() error {
+	s.counters.agentTime = s.tick()
+	s.counters.feed++
+	r := newRows()
+	r.set(feedKey(s.counters.feed), encodeFeed(s.run, nil))
+	print := fingerprint(s.texts)
+	r.set(policyMark, print[:])
+	r.set(countersKey, s.counters.encode())
+	if err := s.kv.Commit(r); err != nil {
+		return err
+	}
+	if err := s.kv.Sync(); err != nil {
+		return err
+	}
+	s.publishStats()
+	return nil
+}
+
+func (s *Store) loadIdentity(v view, row []byte) error {
+	id, err := decodeIdentity(row)
+	if err != nil {
+		return err
+	}
+	if id.network != s.network {
+		return fmt.Errorf("%w: it holds %s, the config says %s", ErrNetwork, id.network, s.network)
+	}
+	s.chain = chainID{s.self, id.incarnation}
+	if id.key != s.self {
+		s.renew = true // the identity was replaced: its chain starts anew
+	}
+	raw, err := mustGet(v, countersKey)
+	if err != nil {
+		return err
+	}
+	if s.counters, err = decodeCounters(raw); err != nil {
+		return err
+	}
+	s.time = s.counters.agentTime
+	if err := s.loadPolicies(v); err != nil {
+		return err
+	}
+	if err := s.loadDAG(v); err != nil {
+		return err
+	}
+	if err := s.loadWaiting(v); err != nil {
+		return err
+	}
+	if err := s.dropSpilled(v); err != nil {
+		return err
+	}
+	return v.Scan([]byte{'t'}, nil, false, func(k, _ []byte) (bool, error) {
+		if len(k) == 25 {
+			s.wake = int64(be.Uint64(k[1:]))
+		}
+		return false, nil
+	})
+}
+
+func (s *Store) loadPolicies(v view) error {
+	err := v.Scan([]byte{'p'}, nil, false, func(_, value []byte) (bool, error) {
+		p, err := acl.ParseSigned(append([]byte(nil), value...))
+		if err != nil {
+			return false, fmt.Errorf("%w: stored policy: %w", ErrCorrupt, err)
+		}
+		// An admin that is no longer pinned takes its policies with it.
+		if _, ok := p.SignedBy(s.network, s.admins); ok {
+			s.texts = append(s.texts, p)
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	judged, _, err := v.Get(policyMark)
+	if err != nil {
+		return err
+	}
+	if print := fingerprint(s.texts); !bytes.Equal(judged, print[:]) {
+		// The pins in the config changed since the rows were judged.
+		s.counters.generation++
+		s.counters.place = record.Tag{}
+	}
+	if in := acl.Effective(s.texts); in != nil {
+		s.force.Store(&inForce{acl.Compile(s.network, in, s.texts), s.counters.generation})
+	}
+	return nil
+}
+
+// loadDAG reads heads and chain ends. Each chain costs two seeks, whatever its length.
+func (s *Store) loadDAG(v view) error {
+	d := &dagState{heads: map[record.Digest]uint64{}, chains: map[chainID]chain{}}
+	for from := []byte{'o'}; from != nil; {
+		var id chainID
+		found := false
+		err := v.Scan([]byte{'o'}, from, false, func(k, _ []byte) (bool, error) {
+			id, _, _, found = parseChainKey(k)
+			if !found {
+				return false, fmt.Errorf("%w: chain row", ErrCorrupt)
+			}
+			return false, nil
+		})
+		if err != nil {
+			return err
+		}
+		if !found {
+			break
+		}
+		var end chain
+		err = v.Scan(chainPrefix(id), nil, true, func(k, _ []byte) (bool, error) {
+			_, seq, digest, ok := parseChainKey(k)
+			if !ok {
+				return false, fmt.Errorf("%w: chain row", ErrCorrupt)
+			}
+			if end.seq != 0 && seq != end.seq {
+				return false, nil
+			}
+			end = chain{seq, digest} // descending: the lowest digest of the highest number comes last
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+		d.chains[id] = end
+		from = key('o', id.origin[:], u64(id.incarnation), u64(^uint64(0)))
+	}
+	if err := s.loadHeads(v, d); err != nil {
+		return err
+	}
+	d.seal()
+	s.dag.Store(d)
+	return nil
+}
+
+// loadHeads reads go-ds-crdt's own head rows.
+func (s *Store) loadHeads(v view, d *dagState) error {
+	return v.Scan([]byte("c/h/"), nil, false, func(k, _ []byte) (bool, error) {
+		digest, err := markOf(nsMarks + string(k[len("c/h/"):]))
+		if err != nil {
+			return false, fmt.Errorf("%w: head row: %w", ErrCorrupt, err)
+		}
+		raw, err := mustGet(v, blockKey(digest))
+		if err != nil {
+			return false, err
+		}
+		b, err := record.ParseBlock(raw)
+		if err != nil {
+			b, err = record.ParseGenesisBlock(raw, s.network, 0)
+		}
+		if err != nil || b.Digest != digest {
+			return false, fmt.Errorf("%w: head %s", ErrCorrupt, digest)
+		}
+		d.heads[digest] = b.Priority
+		return true, nil
+	})
+}
+
+// loadWaiting reads unready writes and wants.
+func (s *Store) loadWaiting(v view) error {
+	err := v.Scan([]byte{'u'}, nil, false, func(k, value []byte) (bool, error) {
+		if len(k) != 33 {
+			return false, fmt.Errorf("%w: row of an unready write", ErrCorrupt)
+		}
+		u, err := decodeUnready(record.ID(k[1:]), value)
+		if err != nil {
+			return false, err
+		}
+		s.rememberUnready(u)
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	return v.Scan([]byte{'n'}, nil, true, func(k, _ []byte) (bool, error) { // descending: highest version first
+		path, version, ok := parseSlotKey(k)
+		if !ok {
+			return false, fmt.Errorf("%w: want row", ErrCorrupt)
+		}
+		value, err := mustGet(v, slotKey(path, version))
+		if err != nil {
+			return false, err
+		}
+		sl, err := decodeSlot(path, version, value)
+		if err != nil {
+			return false, err
+		}
+		s.wants.load(path, sl)
+		return true, nil
+	})
+}
+
+// dropSpilled removes entries that were stored ahead of a turn which was never committed.
+func (s *Store) dropSpilled(v view) error {
+	r := newRows()
+	err := v.Scan([]byte{'x'}, nil, false, func(k, value []byte) (bool, error) {
+		for ; len(value) >= 32; value = value[32:] {
+			r.delete(entryKey(record.ID(value[:32])))
+		}
+		r.delete(append([]byte(nil), k...))
+		return true, nil
+	})
+	if err != nil || r.empty() {
+		return err
+	}
+	return s.kv.Commit(r)
+}
+
+func (s *Store) rememberUnready(u *unreadyWrite) {
+	s.unready[u.id] = u
+	for _, p := range u.paths {
+		if s.unreadyAt[p] == nil {
+			s.unreadyAt[p] = make(map[record.ID]bool)
+		}
+		s.unreadyAt[p][u.id] = true
+	}
+}
+
+func (s *Store) addUnready(u *unreadyWrite, r *rows) {
+	s.rememberUnready(u)
+	r.set(unreadyKey(u.id), u.encode())
+}
+
+func (s *Store) dropUnready(u *unreadyWrite, r *rows) {
+	delete(s.unready, u.id)
+	for _, p := range u.paths {
+		delete(s.unreadyAt[p], u.id)
+		if len(s.unreadyAt[p]) == 0 {
+			delete(s.unreadyAt, p)
+		}
+	}
+	r.delete(unreadyKey(u.id))
+}

@@ -1,0 +1,236 @@
+package crdtstore
+
+import (
+	"fmt"
+
+	"syncagent/crdtstore/record"
+)
+
+// maxBundle is how many bytes of writes go into one bundle: a block minus its links, signature and frame.
+const maxBundle = record.MaxBlock - record.MaxLinks*44 - 1024
+
+// writeRequest is a caller waiting for its write.
+type writeRequest struct {
+	ops  []Op
+	done chan writeResult
+}
+
+type writeResult struct {
+	version record.Version
+	err     error
+}
+
+// localWrite is a request that was taken into the turn.
+type localWrite struct {
+	req     *writeRequest
+	write   *record.Write
+	version record.Version
+	size    int // bytes in the bundle
+	entries []record.OutgoingEntry
+}
+
+// put judges a local write and takes its slots: rights and preconditions by what the agent shows at this moment, each
+// request after the ones before it in the turn. A refused request leaves no trace.
+func (t *turn) put(req *writeRequest) error {
+	if t.policy == nil {
+		return ErrNoPolicy
+	}
+	hlc := record.HLCFromMilli(t.now)
+	rules := t.rules()
+	paths := make([]*pathState, len(req.ops))
+	for i := range req.ops {
+		op := &req.ops[i]
+		tags := t.s.network.Tags(op.Path)
+		if !t.policy.MayWrite(t.s.self, tags) {
+			return fmt.Errorf("write %s: %w", op.Path, ErrDenied)
+		}
+		p, err := t.path(tags[len(tags)-1], false)
+		if err != nil {
+			return err
+		}
+		top := highest(p.slots, rules)
+		if top == nil && !p.whole {
+			if p, err = t.path(p.key, true); err != nil {
+				return err
+			}
+			top = highest(p.slots, rules)
+		}
+		if top != nil {
+			hlc = max(hlc, top.version.HLC.Next())
+		}
+		if err := t.precondition(op, p, rules); err != nil {
+			return err
+		}
+		paths[i] = p
+	}
+	return t.take(req, hlc, paths)
+}
+
+// highest gives the highest allowed and due slot, shown or not: a local write has to be above it (G3).
+func highest(slots []*slot, r *rules) *slot {
+	for _, s := range slots {
+		if r.due(s.version) && r.allowed(s) {
+			return s
+		}
+	}
+	return nil
+}
+
+func (t *turn) precondition(op *Op, p *pathState, r *rules) error {
+	if op.IfVersion == nil && !op.MustExist {
+		return nil
+	}
+	shown := resolve(p.slots, r).shown
+	if shown != nil {
+		if err := shown.load(t.elsewhere); err != nil {
+			return t.damaged(err)
+		}
+		if !shown.visible(t.now) {
+			shown = nil
+		}
+	}
+	if op.MustExist && shown == nil {
+		return fmt.Errorf("%s: %w", op.Path, ErrNotFound)
+	}
+	if op.IfVersion == nil {
+		return nil
+	}
+	want, have := *op.IfVersion, record.Version{}
+	if shown != nil {
+		have = shown.version
+	}
+	if want.Index == AnyIndex {
+		want.Index = have.Index
+	}
+	if want != have {
+		return fmt.Errorf("%s: %w: it has another version on this agent", op.Path, ErrPrecondition)
+	}
+	return nil
+}
+
+// take makes the entries and the write and puts its slots where they belong.
+func (t *turn) take(req *writeRequest, hlc record.HLC, paths []*pathState) error {
+	w := &record.Write{Author: t.s.self, HLC: hlc, Slots: make([]record.Slot, len(req.ops))}
+	slots := make([]*slot, len(req.ops))
+	l := &localWrite{req: req, write: w, entries: make([]record.OutgoingEntry, len(req.ops))}
+	for i := range req.ops {
+		e, err := t.s.entry(&req.ops[i])
+		if err != nil {
+			return err
+		}
+		tags := t.s.network.Tags(e.Path)
+		data := e.Encode()
+		w.Slots[i] = record.Slot{Entry: e.ID(), Tags: tags}
+		slots[i] = &slot{author: t.s.self, tags: tags, entry: w.Slots[i].Entry, own: true, changed: true}
+		slots[i].describe(e, e.Size())
+		l.entries[i] = record.OutgoingEntry{Tags: tags, Bytes: data}
+	}
+	l.size = len(w.Append(nil))
+	if l.size > maxBundle {
+		return fmt.Errorf("%w: the write is %d bytes without its values, a block holds %d; use fewer or shorter paths",
+			ErrTooLarge, l.size, maxBundle)
+	}
+	l.version = record.Version{HLC: hlc, Write: w.ID()}
+	t.size += l.size + 150*len(slots)
+	for i, s := range slots {
+		s.version = record.Version{HLC: hlc, Write: l.version.Write, Index: uint16(i)}
+		t.size += 190 + 16*len(s.tags)
+		t.keep(s, l.entries[i].Bytes, false)
+		paths[i].insert(s)
+	}
+	t.local = append(t.local, l)
+	return nil
+}
+
+// entry makes the entry for an operation.
+func (s *Store) entry(op *Op) (*record.Entry, error) {
+	e := &record.Entry{Kind: record.KindPut, Mode: op.Mode, Path: op.Path, Value: op.Value}
+	if op.Delete {
+		e.Kind, e.Mode, e.Value = record.KindDelete, 0, nil
+	} else if !op.Expires.IsZero() {
+		e.Expires = uint64(max(op.Expires.UnixMilli(), 1))
+	}
+	if _, err := s.rand.Read(e.Salt[:]); err != nil {
+		return nil, fmt.Errorf("make salt: %w", err)
+	}
+	return e, nil
+}
+
+// publish packs the turn's local writes into blocks. If go-ds-crdt refuses one, which only a bug can cause, all local
+// writes of the turn are taken back and fail; the rest of the turn stands.
+func (t *turn) publish() error {
+	rest := t.local
+	for len(rest) > 0 {
+		n, slots, size := 0, 0, 0
+		for _, l := range rest {
+			if n == record.MaxBundleWrites || n > 0 && (slots+len(l.write.Slots) > record.MaxSlots || size+l.size > maxBundle) {
+				break
+			}
+			n, slots, size = n+1, slots+len(l.write.Slots), size+l.size
+		}
+		if err := t.publishBundle(rest[:n]); err != nil {
+			t.s.log.Error("own block refused", "error", err)
+			return t.takeBack(err)
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// publishBundle signs one bundle and has go-ds-crdt link it to all heads. No writes make a merge block.
+func (t *turn) publishBundle(writes []*localWrite) error {
+	if t.s.renew {
+		if err := t.s.newIncarnation(t.rows); err != nil {
+			return err
+		}
+	}
+	last := t.dag.chains[t.s.chain]
+	b := &record.Bundle{Origin: t.s.self, Incarnation: t.s.chain.incarnation, Seq: last.seq + 1, Prev: last.last}
+	var entries []record.OutgoingEntry
+	for _, l := range writes {
+		b.Writes = append(b.Writes, l.write)
+		entries = append(entries, l.entries...)
+	}
+	b.Sign(t.s.key, t.s.network)
+	block, err := t.s.engine.put(b.Encode())
+	if err != nil {
+		return err
+	}
+	t.accept(block)
+	t.out = append(t.out, record.Outgoing{Block: block.Raw, Entries: entries})
+	return nil
+}
+
+// takeBack removes the turn's local writes that are in no block. Blocks that were made before the failure stay: they
+// are valid, and their writes are answered as done.
+func (t *turn) takeBack(cause error) error {
+	done := map[record.ID]bool{}
+	for _, b := range t.fresh {
+		if b.Bundle != nil && b.Origin == t.s.self {
+			for _, w := range b.Writes {
+				done[w.ID()] = true
+			}
+		}
+	}
+	kept := t.local[:0]
+	for _, l := range t.local {
+		if done[l.version.Write] {
+			kept = append(kept, l)
+			continue
+		}
+		for i := range l.write.Slots {
+			p := t.paths[l.write.Slots[i].PathKey()]
+			for j, s := range p.slots {
+				if s.version.Write == l.version.Write {
+					p.slots = append(p.slots[:j], p.slots[j+1:]...)
+					delete(t.spill, s.entry)
+					break
+				}
+			}
+			p.path, p.dirty = "", true
+		}
+		l.req.done <- writeResult{err: fmt.Errorf("store the write: %w", cause)}
+	}
+	t.local = kept
+	return nil
+}

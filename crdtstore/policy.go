@@ -1,0 +1,198 @@
+package crdtstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"syncagent/acl"
+	"syncagent/crdtstore/record"
+)
+
+// policiesKept is how many policy texts are kept beside the one in force and those that revoke keys.
+const policiesKept = 10
+
+// policyMark is the row that says which policies the rows are judged by, or being put right by.
+var policyMark = []byte("mp")
+
+// ErrPolicy wraps the reason why a policy text was not taken.
+var ErrPolicy = errors.New("policy not accepted")
+
+type policyRequest struct {
+	signed *acl.Signed
+	done   chan error
+}
+
+// SetPolicy takes a signed policy text. It returns nil when the text is kept, whether or not it is the one in force
+// now (the highest serial is), and waits until that is decided and durable. Errors wrap ErrPolicy.
+func (s *Store) SetPolicy(ctx context.Context, text []byte) error {
+	p, err := acl.ParseSigned(text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrPolicy, err)
+	}
+	if p.Network != s.network {
+		return fmt.Errorf("%w: it is for network %s, this agent is in %s", ErrPolicy, p.Network, s.network)
+	}
+	if _, ok := p.SignedBy(s.network, s.admins); !ok {
+		return fmt.Errorf("%w: no signature by an admin key that this agent's config pins", ErrPolicy)
+	}
+	req := &policyRequest{p, make(chan error, 1)}
+	if err := s.send(ctx, req); err != nil {
+		return err
+	}
+	outcome, err := await(ctx, s, req.done)
+	return errors.Join(err, outcome)
+}
+
+// Policies gives the signed texts to hand on, the one in force first.
+func (s *Store) Policies() [][]byte {
+	v := s.kv.View()
+	defer v.Close()
+	var texts [][]byte
+	err := v.Scan([]byte{'p'}, nil, true, func(_, value []byte) (bool, error) {
+		texts = append(texts, bytes.Clone(value))
+		return true, nil
+	})
+	if err != nil {
+		s.log.Error("policies unreadable", "error", err)
+		return nil
+	}
+	return texts
+}
+
+// fingerprint names a set of policy texts.
+func fingerprint(texts []*acl.Signed) [32]byte {
+	hashes := make([][]byte, len(texts))
+	for i, p := range texts {
+		hashes[i] = p.Hash[:]
+	}
+	slices.SortFunc(hashes, bytes.Compare)
+	return sha256.Sum256(bytes.Join(hashes, nil))
+}
+
+// switchPolicy is a turn of its own: one small commit, after which every read judges by the new policy. The rows are
+// put right by later turns.
+func (s *Store) switchPolicy(req *policyRequest) error {
+	for _, p := range s.texts {
+		if p.Hash == req.signed.Hash {
+			req.done <- nil
+			return nil
+		}
+	}
+	before := acl.Effective(s.texts)
+	texts := append(slices.Clone(s.texts), req.signed)
+	in := acl.Effective(texts)
+	if before != nil && before.Serial == req.signed.Serial {
+		s.alarm("policy-twins", fmt.Sprintf("two policies with serial %d exist; the one with the higher hash is in force; "+
+			"apply one with a higher serial", before.Serial))
+	}
+	r := newRows()
+	r.set(policyKey(req.signed.Serial, req.signed.Hash), req.signed.Encode())
+	kept := s.pruneTexts(texts, in, r)
+	print := fingerprint(kept)
+	r.set(policyMark, print[:])
+	c := s.counters
+	c.agentTime = s.tick()
+	c.voided = c.agentTime
+	c.generation++
+	c.place = record.Tag{}
+	c.withheld = 0
+	c.feed++
+	r.set(feedKey(c.feed), encodeFeed(s.run, []feedItem{{kind: feedPolicy}}))
+	r.set(countersKey, c.encode())
+	if err := s.kv.Commit(r); err != nil {
+		return err
+	}
+	if err := s.kv.Sync(); err != nil {
+		return err
+	}
+	s.texts, s.counters = kept, c
+	s.force.Store(&inForce{acl.Compile(s.network, in, kept), c.generation})
+	s.publishStats()
+	s.ring()
+	if s.onPolicy != nil && in != before {
+		s.onPolicy()
+	}
+	req.done <- nil
+	return nil
+}
+
+// pruneTexts keeps the text in force, the last ten, and all that revoke a key: a revocation counts for ever.
+func (s *Store) pruneTexts(texts []*acl.Signed, in *acl.Signed, r *rows) []*acl.Signed {
+	slices.SortFunc(texts, func(a, b *acl.Signed) int {
+		if a.Serial != b.Serial {
+			if a.Serial > b.Serial {
+				return -1
+			}
+			return 1
+		}
+		return bytes.Compare(b.Hash[:], a.Hash[:])
+	})
+	var kept []*acl.Signed
+	for i, p := range texts {
+		if p == in || i <= policiesKept || p.File.Revokes() {
+			kept = append(kept, p)
+			continue
+		}
+		r.delete(policyKey(p.Serial, p.Hash))
+	}
+	return kept
+}
+
+// rejudge brings the next paths in line with the policy in force. The place reached is stored with the turn.
+func (t *turn) rejudge() error {
+	c := &t.s.counters
+	if c.judged == c.generation {
+		return nil
+	}
+	var keys []record.Tag
+	var next record.Tag
+	more := false
+	err := t.view.Scan([]byte{'s'}, key('s', c.place[:]), false, func(k, value []byte) (bool, error) {
+		path, v, ok := parseSlotKey(k)
+		if !ok {
+			return false, fmt.Errorf("%w: slot key", ErrCorrupt)
+		}
+		if len(keys) == 0 || keys[len(keys)-1] != path {
+			if len(keys) >= turnPaths {
+				next, more = path, true
+				return false, nil
+			}
+			keys = append(keys, path)
+		}
+		s, err := decodeSlot(path, v, value)
+		if err != nil {
+			return false, err
+		}
+		if !t.policy.MayRead(t.s.self, s.tags) {
+			c.withheld++
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		p, err := t.path(k, false)
+		if err != nil {
+			return err
+		}
+		p.dirty = true
+		t.size += 400
+	}
+	if more {
+		c.place = next
+	} else {
+		c.judged, c.place = c.generation, record.Tag{}
+	}
+	return nil
+}
+
+// counted tells whether the pass over all rows has counted, or will not count, new slots of this path.
+func (t *turn) counted(path record.Tag) bool {
+	c := &t.s.counters
+	return c.judged == c.generation || bytes.Compare(path[:], c.place[:]) < 0
+}

@@ -1,0 +1,312 @@
+package crdtstore
+
+import (
+	"bytes"
+	"cmp"
+	"container/heap"
+	"context"
+	"slices"
+
+	"syncagent/acl"
+	"syncagent/crdtstore/record"
+)
+
+const (
+	serveBatch      = 256       // rows of a chain read at one go
+	parcelEntries   = 512 << 10 // bytes of entries that travel with a block; the rest is asked for
+	ancestorsServed = 64        // ancestors that come with a block asked for by digest
+)
+
+// BlockDigest is the SHA-256 of the heads' digests in ascending order: equal means the same blocks.
+func (s *Store) BlockDigest() [32]byte { return s.dag.Load().digest }
+
+// Heads gives the blocks that no held block links to, ascending.
+func (s *Store) Heads() []record.Digest { return s.dag.Load().sortedHeads() }
+
+// Vector says which blocks are held, one position per origin and incarnation, in no order.
+func (s *Store) Vector() []record.Position {
+	d := s.dag.Load()
+	all := make([]record.Position, 0, len(d.chains))
+	for id, c := range d.chains {
+		all = append(all, record.Position{Origin: id.origin, Incarnation: id.incarnation, Seq: c.seq, Mark: [8]byte(c.last[:8])})
+	}
+	return all
+}
+
+// Missing calls send for every held block that the vector lacks, in ascending height, each with the entries it shows
+// and reader may read.
+func (s *Store) Missing(ctx context.Context, have []record.Position, reader record.PublicKey, send func(record.Parcel) error) error {
+	v := s.kv.View()
+	defer v.Close()
+	held := make(map[chainID]uint64, len(have))
+	for _, p := range have {
+		held[chainID{p.Origin, p.Incarnation}] = p.Seq
+	}
+	var h chainHeap
+	for id, end := range s.dag.Load().chains {
+		if end.seq <= held[id] {
+			continue
+		}
+		c := &chainReader{view: v, id: id, next: chainKey(id, held[id]+1, record.Digest{})}
+		if ok, err := c.advance(); err != nil {
+			return err
+		} else if ok {
+			h = append(h, c)
+		}
+	}
+	heap.Init(&h)
+	policy := s.Policy()
+	for len(h) > 0 {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c := h[0]
+		if err := s.sendBlock(v, policy, c.row.digest, reader, send); err != nil {
+			return err
+		}
+		ok, err := c.advance()
+		if err != nil {
+			return err
+		}
+		if ok {
+			heap.Fix(&h, 0)
+		} else {
+			heap.Pop(&h)
+		}
+	}
+	return nil
+}
+
+// chainReader reads one chain in ascending number.
+type chainReader struct {
+	view view
+	id   chainID
+	next []byte
+	rows []chainRow
+	row  chainRow
+}
+
+type chainRow struct {
+	height uint64
+	digest record.Digest
+}
+
+// advance moves on to the next row and says whether there is one.
+func (c *chainReader) advance() (bool, error) {
+	if len(c.rows) == 0 {
+		if c.next == nil {
+			return false, nil
+		}
+		from := c.next
+		c.next = nil
+		err := c.view.Scan(chainPrefix(c.id), from, false, func(k, value []byte) (bool, error) {
+			_, _, digest, ok := parseChainKey(k)
+			if !ok || len(value) != 8 {
+				return false, ErrCorrupt
+			}
+			if len(c.rows) == serveBatch {
+				c.next = bytes.Clone(k)
+				return false, nil
+			}
+			c.rows = append(c.rows, chainRow{be.Uint64(value), digest})
+			return true, nil
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	if len(c.rows) == 0 {
+		return false, nil
+	}
+	c.row, c.rows = c.rows[0], c.rows[1:]
+	return true, nil
+}
+
+// chainHeap orders chains by the height of their next block.
+type chainHeap []*chainReader
+
+func (h chainHeap) Len() int { return len(h) }
+func (h chainHeap) Less(i, j int) bool {
+	if c := cmp.Compare(h[i].row.height, h[j].row.height); c != 0 {
+		return c < 0
+	}
+	return bytes.Compare(h[i].row.digest[:], h[j].row.digest[:]) < 0
+}
+func (h chainHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *chainHeap) Push(x any)   { *h = append(*h, x.(*chainReader)) }
+func (h *chainHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
+}
+
+func (s *Store) sendBlock(v view, p *acl.Policy, d record.Digest, reader record.PublicKey, send func(record.Parcel) error) error {
+	raw, err := mustGet(v, blockKey(d))
+	if err != nil {
+		return err
+	}
+	b, err := record.ParseBlock(raw)
+	if err != nil || b.Digest != d {
+		s.alarm("corrupt", "stored block "+d.String()+" does not have its digest; the store is damaged")
+		return ErrCorrupt
+	}
+	entries, err := s.entriesFor(v, p, b, reader)
+	if err != nil {
+		return err
+	}
+	return send(record.Parcel{Block: raw, Entries: entries})
+}
+
+// entriesFor gives the entries of a block that its paths show now and that reader may read.
+func (s *Store) entriesFor(v view, p *acl.Policy, b *record.Block, reader record.PublicKey) ([][]byte, error) {
+	var entries [][]byte
+	total := 0
+	for _, w := range b.Writes {
+		id := w.ID()
+		for i := range w.Slots {
+			if !p.MayRead(reader, w.Slots[i].Tags) {
+				continue
+			}
+			version := record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
+			data, err := s.shownEntry(v, w.Slots[i].PathKey(), version)
+			if err != nil {
+				return nil, err
+			}
+			if data == nil {
+				continue
+			}
+			if total += len(data); total > parcelEntries {
+				return entries, nil
+			}
+			entries = append(entries, data)
+		}
+	}
+	return entries, nil
+}
+
+// shownEntry gives the entry of a slot if its path shows it, nil otherwise: a receiver that lacks a superseded one can
+// do without.
+func (s *Store) shownEntry(v view, k record.Tag, version record.Version) ([]byte, error) {
+	raw, ok, err := v.Get(slotKey(k, version))
+	if err != nil || !ok {
+		return nil, err
+	}
+	sl, err := decodeSlot(k, version, raw)
+	if err != nil || !sl.holds() {
+		return nil, err
+	}
+	data, err := entryData(v, sl)
+	if err != nil {
+		return nil, err
+	}
+	e, _, _, err := parseHeld(sl.entry, data)
+	if err != nil {
+		return nil, nil // damaged: others have it, and a read of it alarms
+	}
+	row, ok, err := v.Get(shownKey(e.Path))
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return data, nil // not shown here (we may not read it, or its write waits), but made here
+	}
+	shown, err := decodeShown(row)
+	if err != nil || shown.version.Compare(version) > 0 {
+		return nil, err
+	}
+	return data, nil
+}
+
+// Ancestors calls send for the named blocks and up to 64 ancestors of each, as far as they are held, in ascending
+// height.
+func (s *Store) Ancestors(ctx context.Context, of []record.Digest, reader record.PublicKey, send func(record.Parcel) error) error {
+	v := s.kv.View()
+	defer v.Close()
+	type found struct {
+		digest   record.Digest
+		priority uint64
+	}
+	var all []found
+	seen := make(map[record.Digest]bool)
+	for _, d := range of {
+		todo := []record.Digest{d}
+		for n := 0; len(todo) > 0 && n <= ancestorsServed; {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			d := todo[0]
+			todo = todo[1:]
+			if seen[d] {
+				continue
+			}
+			seen[d] = true
+			raw, ok, err := v.Get(blockKey(d))
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			b, err := record.ParseBlock(raw)
+			if err != nil {
+				continue // the genesis block: everybody has it
+			}
+			n++
+			all = append(all, found{d, b.Priority})
+			if b.Seq > 1 {
+				todo = append(todo, b.Prev)
+			}
+			todo = append(todo, b.Links...)
+		}
+	}
+	slices.SortFunc(all, func(a, b found) int { return cmp.Compare(a.priority, b.priority) })
+	policy := s.Policy()
+	for _, f := range all {
+		if err := s.sendBlock(v, policy, f.digest, reader, send); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Serve answers another agent's wants. The right to read is checked on the entry's own path, so a slot with false tags
+// gives nothing away.
+func (s *Store) Serve(reader record.PublicKey, wants []record.Want) []record.Answer {
+	v := s.kv.View()
+	defer v.Close()
+	policy := s.Policy()
+	answers := make([]record.Answer, len(wants))
+	for i, w := range wants {
+		answers[i] = s.serve(v, policy, reader, w)
+	}
+	return answers
+}
+
+func (s *Store) serve(v view, p *acl.Policy, reader record.PublicKey, w record.Want) record.Answer {
+	raw, ok, err := v.Get(slotKey(w.PathKey, w.Version))
+	if err != nil || !ok {
+		return record.Answer{}
+	}
+	sl, err := decodeSlot(w.PathKey, w.Version, raw)
+	if err != nil || sl.entry != w.Entry || !sl.holds() {
+		return record.Answer{}
+	}
+	data, err := entryData(v, sl)
+	if err != nil {
+		return record.Answer{}
+	}
+	e, _, stub, err := parseHeld(sl.entry, data)
+	if err != nil {
+		s.alarm("corrupt", "a stored entry does not have its ID; the store is damaged")
+		return record.Answer{}
+	}
+	switch {
+	case !p.MayRead(reader, s.network.Tags(e.Path)):
+		return record.Answer{Status: record.Denied}
+	case stub:
+		return record.Answer{Status: record.HereStub, Entry: data}
+	default:
+		return record.Answer{Status: record.Here, Entry: data}
+	}
+}

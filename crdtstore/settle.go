@@ -1,0 +1,355 @@
+package crdtstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"syncagent/crdtstore/record"
+)
+
+// unreadyWrite is a write of which this agent still lacks something: nothing of it is shown (G5).
+type unreadyWrite struct {
+	id      record.ID
+	hlc     record.HLC
+	arrived int64 // agent time at which its block came, Unix milliseconds
+	paths   []record.Tag
+}
+
+func (u *unreadyWrite) encode() []byte {
+	b := u64(uint64(u.hlc))
+	b = be.AppendUint64(b, uint64(u.arrived))
+	for _, p := range u.paths {
+		b = append(b, p[:]...)
+	}
+	return b
+}
+
+func decodeUnready(id record.ID, b []byte) (*unreadyWrite, error) {
+	if len(b) < 32 || len(b)%16 != 0 {
+		return nil, fmt.Errorf("%w: row of an unready write", ErrCorrupt)
+	}
+	u := &unreadyWrite{id: id, hlc: record.HLC(be.Uint64(b)), arrived: int64(be.Uint64(b[8:]))}
+	for b = b[16:]; len(b) > 0; b = b[16:] {
+		u.paths = append(u.paths, record.Tag(b[:16]))
+	}
+	return u, nil
+}
+
+// settle finds the verdict of every touched path, and which writes became ready by it, until nothing changes. A write
+// that becomes ready can raise what its paths show, which can settle slots of other writes below.
+func (t *turn) settle() error {
+	rules := t.rules()
+	candidates := map[record.ID]*unreadyWrite{}
+	for {
+		for _, p := range t.paths {
+			if !p.dirty {
+				continue
+			}
+			p.judge(rules)
+			if p.result.shown == nil && !p.whole {
+				whole, err := t.path(p.key, true)
+				if err != nil {
+					return err
+				}
+				whole.judge(rules)
+			}
+			for id := range t.s.unreadyAt[p.key] {
+				candidates[id] = t.s.unready[id]
+			}
+		}
+		changed := false
+		for id, u := range candidates {
+			ready, err := t.settled(u, rules)
+			if err != nil {
+				return err
+			}
+			if !ready {
+				continue
+			}
+			changed = true
+			delete(candidates, id)
+			t.s.dropUnready(u, t.rows)
+			for _, key := range u.paths {
+				p, err := t.path(key, false)
+				if err != nil {
+					return err
+				}
+				p.dirty = true
+			}
+		}
+		if !changed {
+			return nil
+		}
+	}
+}
+
+// settled tells whether nothing of a write is waited for any more.
+func (t *turn) settled(u *unreadyWrite, r *rules) (bool, error) {
+	for i, key := range u.paths {
+		v := record.Version{HLC: u.hlc, Write: u.id, Index: uint16(i)}
+		p, err := t.path(key, false)
+		if err != nil {
+			return false, err
+		}
+		s := p.find(v)
+		if s == nil {
+			if p, err = t.path(key, true); err != nil {
+				return false, err
+			}
+			if s = p.find(v); s == nil {
+				return false, fmt.Errorf("%w: slot %s of an unready write is missing", ErrCorrupt, v)
+			}
+		}
+		if p.dirty || !p.judged {
+			p.judge(r)
+		}
+		switch {
+		case s.holds() || s.state == slotVoid, !r.reads(s), !r.allowed(s):
+		case p.result.shown != nil && p.result.shown.version.Compare(v) > 0:
+		case t.s.wants.hopeless(key, v, u, t.now):
+		default:
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// finish turns the verdicts into rows: slots, view, wants, times to look again, feed, counters. It returns the entries
+// that must be stored before the commit.
+func (t *turn) finish() error {
+	if err := t.settle(); err != nil {
+		return err
+	}
+	keys := make([]record.Tag, 0, len(t.paths))
+	for k := range t.paths {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b record.Tag) int { return bytes.Compare(a[:], b[:]) })
+	for _, k := range keys {
+		if p := t.paths[k]; p.judged {
+			if err := t.finishPath(p); err != nil {
+				return err
+			}
+		}
+	}
+	t.writeFeed()
+	t.s.counters.agentTime = t.now
+	t.rows.set(countersKey, t.s.counters.encode())
+	return nil
+}
+
+func (t *turn) finishPath(p *pathState) error {
+	shown := p.result.shown
+	if shown != nil {
+		if err := shown.load(t.elsewhere); err != nil {
+			return t.damaged(err)
+		}
+	}
+	path, err := t.nameOf(p)
+	if err != nil {
+		return err
+	}
+	for _, s := range p.result.drops {
+		if s.state == slotElsewhere && !sharedEntry(p, s) {
+			t.rows.delete(entryKey(s.entry))
+			delete(t.spill, s.entry)
+		}
+		s.drop()
+	}
+	if shown != nil && shown.expires != 0 && int64(shown.expires) <= t.now && shown.state != slotStub {
+		if err := t.expire(p, shown); err != nil {
+			return err
+		}
+	}
+	for _, s := range p.slots {
+		if !s.changed {
+			continue
+		}
+		if s.data == nil && (s.state == slotHeld || s.state == slotStub) {
+			return fmt.Errorf("%w: changed slot without its data", ErrCorrupt) // only a bug gets here
+		}
+		t.rows.set(slotKey(p.key, s.version), s.encode())
+		s.changed = false
+	}
+	t.s.wants.update(p.key, p.result.wants, t.rows)
+	t.schedule(p)
+	if path == "" {
+		return nil
+	}
+	return t.show(p, path, shown)
+}
+
+// nameOf gives the path's name, empty if no entry of it is held.
+func (t *turn) nameOf(p *pathState) (string, error) {
+	if name := p.name(); name != "" {
+		return name, nil
+	}
+	for _, s := range p.slots {
+		if s.holds() {
+			if err := s.load(t.elsewhere); err != nil {
+				return "", t.damaged(err)
+			}
+			return p.name(), nil
+		}
+	}
+	return "", nil
+}
+
+// damaged reports an entry that cannot be read back. The turn goes on without it only in reads; here it is fatal.
+func (t *turn) damaged(err error) error {
+	if errors.Is(err, ErrCorrupt) {
+		t.s.alarm("corrupt", "a stored entry is damaged: "+err.Error())
+	}
+	return err
+}
+
+func sharedEntry(p *pathState, s *slot) bool {
+	for _, o := range p.slots {
+		if o != s && o.entry == s.entry && o.state == slotElsewhere {
+			return true
+		}
+	}
+	return false
+}
+
+// expire replaces an entry that is over by its stub.
+func (t *turn) expire(p *pathState, s *slot) error {
+	data, err := t.data(p, s)
+	if err != nil {
+		return err
+	}
+	e, err := record.ParseEntry(data)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if s.state == slotElsewhere && !sharedEntry(p, s) {
+		t.rows.delete(entryKey(s.entry))
+		delete(t.spill, s.entry)
+	}
+	s.state, s.data, s.changed = slotStub, e.Stub(), true
+	return nil
+}
+
+// data gives the bytes of a held entry.
+func (t *turn) data(p *pathState, s *slot) ([]byte, error) {
+	switch {
+	case s.state == slotElsewhere:
+		return t.elsewhere(s.entry)
+	case s.data != nil:
+		return s.data, nil
+	}
+	value, err := mustGet(t.view, slotKey(p.key, s.version))
+	if err != nil {
+		return nil, err
+	}
+	stored, err := decodeSlot(p.key, s.version, value)
+	if err != nil {
+		return nil, err
+	}
+	return stored.data, nil
+}
+
+// schedule notes when the path must be looked at again: what falls due or expires to the millisecond, what may be
+// dropped to the hour, so that a busy path costs few rows.
+func (t *turn) schedule(p *pathState) {
+	soonest := int64(0)
+	if s := p.result.shown; s != nil && s.expires != 0 && int64(s.expires) > t.now {
+		soonest = int64(s.expires)
+	}
+	for _, ms := range p.result.recheck {
+		if ms-t.now > hour {
+			t.rows.set(timerKey((ms/hour+1)*hour, p.key), nil)
+			continue
+		}
+		if soonest == 0 || ms < soonest {
+			soonest = ms
+		}
+	}
+	if soonest != 0 {
+		t.rows.set(timerKey(max(soonest, t.now+1), p.key), nil)
+		t.s.wakeAt(max(soonest, t.now+1))
+	}
+}
+
+// shownRow is the value of row v.
+type shownRow struct {
+	version record.Version
+	visible bool // false: deleted or expired
+}
+
+func (r shownRow) encode() []byte {
+	b := r.version.Append(make([]byte, 0, record.VersionSize+1))
+	if r.visible {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func decodeShown(b []byte) (r shownRow, err error) {
+	if len(b) != record.VersionSize+1 {
+		return r, fmt.Errorf("%w: view row", ErrCorrupt)
+	}
+	r.visible = b[record.VersionSize] == 1
+	r.version, err = record.VersionFrom(b[:record.VersionSize])
+	return r, err
+}
+
+// show brings the view row of a path in line with what is shown, and notes the change in digest, count and feed.
+func (t *turn) show(p *pathState, path string, shown *slot) error {
+	var old shownRow
+	value, had, err := t.view.Get(shownKey(path))
+	if err != nil {
+		return err
+	}
+	if had {
+		if old, err = decodeShown(value); err != nil {
+			return err
+		}
+	}
+	var now shownRow
+	if shown != nil {
+		now = shownRow{shown.version, shown.visible(t.now)}
+	}
+	if now == old {
+		return nil
+	}
+	c := &t.s.counters
+	if old.visible {
+		entry, err := t.entryOf(p, old.version)
+		if err != nil {
+			return err
+		}
+		c.viewDigest = subDigest(c.viewDigest, digestTerm(path, old.version, entry))
+		c.entries--
+	}
+	if now.visible {
+		c.viewDigest = addDigest(c.viewDigest, digestTerm(path, now.version, shown.entry))
+		c.entries++
+	}
+	if shown == nil {
+		t.rows.delete(shownKey(path))
+		t.feed = append(t.feed, feedItem{kind: feedGone, path: path})
+		return nil
+	}
+	t.rows.set(shownKey(path), now.encode())
+	t.size += len(path) + 160
+	t.feed = append(t.feed, feedItem{kind: feedShown, key: p.key, version: now.version, path: path})
+	return nil
+}
+
+func (t *turn) entryOf(p *pathState, v record.Version) (record.ID, error) {
+	if s := p.find(v); s != nil {
+		return s.entry, nil
+	}
+	value, err := mustGet(t.view, slotKey(p.key, v))
+	if err != nil {
+		return record.ID{}, err
+	}
+	s, err := decodeSlot(p.key, v, value)
+	if err != nil {
+		return record.ID{}, err
+	}
+	return s.entry, nil
+}

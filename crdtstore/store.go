@@ -1,0 +1,351 @@
+package crdtstore
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"syncagent/acl"
+	"syncagent/crdtstore/record"
+)
+
+// Clock is the time that a store goes by. It is a seam for tests.
+type Clock interface {
+	// Now gives the wall clock, which may jump, and a reading of a clock that only goes forward.
+	Now() (wall time.Time, monotonic time.Duration)
+}
+
+// Options say how to open a store. Zero values of the optional fields are fine.
+type Options struct {
+	Dir     string // data directory; the rows lie in Dir/store
+	Network record.NetworkID
+	Key     ed25519.PrivateKey // this agent's identity
+	Admins  []record.PublicKey // pinned: whose policies count
+
+	History time.Duration // optional: keep superseded entries longer than 7 days
+	MinFree uint64        // optional: bytes of free disk below which writes are refused
+	Clock   Clock         // optional
+	Rand    io.Reader     // optional: salts, incarnations
+	Log     *slog.Logger  // optional
+
+	// Callbacks. They are called by the goroutine that owns the store, so they must not block and not call back.
+	OnCommit func([]record.Outgoing)    // optional: own blocks that are durable
+	OnPolicy func()                     // optional: another policy came into force
+	OnWants  func()                     // optional: entries are wanted that were not wanted before
+	Alarm    func(code, message string) // optional: something an operator must know
+
+	kv kv // tests put theirs here
+}
+
+// Store is one agent's replica: blocks, entries, and the view of them. Run must be running for anything to be written;
+// reads work from Open to Close. All methods are safe for concurrent use.
+type Store struct {
+	network  record.NetworkID
+	key      ed25519.PrivateKey
+	self     record.PublicKey
+	admins   []record.PublicKey
+	history  time.Duration
+	dir      string
+	minFree  uint64
+	clock    Clock
+	rand     io.Reader
+	log      *slog.Logger
+	onCommit func([]record.Outgoing)
+	onPolicy func()
+	onWants  func()
+	alarmFn  func(code, message string)
+
+	kv     kv
+	engine *engine
+	run    uint64 // names this run in the change feed
+
+	inbox   chan any // *writeRequest, *ingestRequest, *answerRequest, *policyRequest
+	stopped chan struct{}
+
+	// Memory of the goroutine that owns the store.
+	chain     chainID // own origin and incarnation
+	renew     bool    // take a new incarnation before the next own block
+	counters  counters
+	headers   *lru.Cache[record.Digest, record.Header]
+	parked    *parking
+	early     *earlyEntries
+	unready   map[record.ID]*unreadyWrite
+	unreadyAt map[record.Tag]map[record.ID]bool
+	texts     []*acl.Signed
+	queue     queue
+	wake      int64 // agent time at which a row t falls due, 0: none known
+	minute    int64 // agent time of the last look at old unready writes
+	headLimit int   // heads above which a merge block is made; random per agent
+	unsynced  bool
+	lastSync  time.Duration
+	turn      *turn
+
+	// Shared with readers.
+	force   atomic.Pointer[inForce]
+	dag     atomic.Pointer[dagState]
+	stats   atomic.Pointer[Stats]
+	wants   *wants
+	clockMu sync.Mutex
+	time    int64 // agent time, Unix milliseconds
+	mono    time.Duration
+	bellMu  sync.Mutex
+	bells   map[chan struct{}]struct{}
+}
+
+type systemClock struct{ start time.Time }
+
+func (c systemClock) Now() (time.Time, time.Duration) {
+	now := time.Now()
+	return now, now.Sub(c.start)
+}
+
+// Open opens the store in o.Dir, or makes it. It fails with ErrLocked, ErrNetwork or ErrCorrupt, wrapped.
+func Open(o Options) (*Store, error) {
+	s := &Store{
+		network: o.Network, key: o.Key, self: record.KeyOf(o.Key), admins: o.Admins, history: max(o.History, horizon),
+		dir: o.Dir, minFree: o.MinFree, clock: o.Clock, rand: o.Rand, log: o.Log, onCommit: o.OnCommit,
+		onPolicy: o.OnPolicy, onWants: o.OnWants, alarmFn: o.Alarm, kv: o.kv,
+		inbox: make(chan any, 256), stopped: make(chan struct{}),
+		parked: newParking(), early: newEarlyEntries(), wants: newWants(),
+		unready: make(map[record.ID]*unreadyWrite), unreadyAt: make(map[record.Tag]map[record.ID]bool),
+		bells: make(map[chan struct{}]struct{}),
+	}
+	if s.clock == nil {
+		s.clock = systemClock{time.Now()}
+	}
+	if s.rand == nil {
+		s.rand = rand.Reader
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if s.headers, err = lru.New[record.Digest, record.Header](4096); err != nil {
+		return nil, err
+	}
+	if s.kv == nil {
+		if free, ok := diskFree(o.Dir); ok && s.minFree > 0 && free < s.minFree/4 {
+			return nil, fmt.Errorf("open store %s: %w: %d MiB free, %d MiB wanted", o.Dir, ErrDiskFull, free>>20, s.minFree>>20)
+		}
+		b, err := openBadger(filepath.Join(o.Dir, "store"), s.log)
+		if err != nil {
+			return nil, err
+		}
+		s.kv = b
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, s.closeAll())
+	}
+	return s, nil
+}
+
+func (s *Store) closeAll() error {
+	if s.engine != nil {
+		if err := s.engine.close(); err != nil {
+			return errors.Join(err, s.kv.Close())
+		}
+	}
+	return s.kv.Close()
+}
+
+// Close releases the data directory. Run must have returned, and all snapshots must be closed.
+func (s *Store) Close() error {
+	if err := s.kv.Sync(); err != nil {
+		return errors.Join(err, s.closeAll())
+	}
+	return s.closeAll()
+}
+
+// Run owns the store until ctx ends: it takes what callers bring, in turns. It returns nil when ctx ended, and an error
+// if a turn could not be committed; the store must then be closed and opened again.
+func (s *Store) Run(ctx context.Context) error {
+	defer close(s.stopped)
+	for {
+		if err := s.wait(ctx); err != nil {
+			s.queue.fail(ErrClosed)
+			s.failInbox()
+			return nil
+		}
+		if err := s.step(); err != nil {
+			s.queue.fail(err)
+			s.failInbox()
+			return err
+		}
+	}
+}
+
+// wait collects requests. It returns at once when there is work left over, else when some comes or falls due.
+func (s *Store) wait(ctx context.Context) error {
+	if !s.queue.empty() || s.counters.judged != s.counters.generation {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.drain()
+		return nil
+	}
+	timer := time.NewTimer(s.idle())
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case r := <-s.inbox:
+		s.queue.add(r)
+		s.drain()
+	case <-timer.C:
+	}
+	return nil
+}
+
+// idle is how long the owner may sleep if nobody wants anything.
+func (s *Store) idle() time.Duration {
+	d := time.Minute
+	if s.unsynced {
+		d = time.Second
+	}
+	if s.wake != 0 {
+		d = min(d, time.Duration(max(s.wake-s.tick(), 0))*time.Millisecond)
+	}
+	return d
+}
+
+func (s *Store) drain() {
+	for {
+		select {
+		case r := <-s.inbox:
+			s.queue.add(r)
+		default:
+			return
+		}
+	}
+}
+
+func (s *Store) failInbox() {
+	for {
+		select {
+		case r := <-s.inbox:
+			s.queue.add(r)
+			s.queue.fail(ErrClosed)
+		default:
+			return
+		}
+	}
+}
+
+// send brings a request to the owner.
+func (s *Store) send(ctx context.Context, r any) error {
+	select {
+	case s.inbox <- r:
+		return nil
+	case <-s.stopped:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// await waits for the owner's answer. Once the owner has a request it always answers it, so after ctx ended the
+// outcome is unknown to the caller, not lost.
+func await[T any](ctx context.Context, s *Store, done <-chan T) (v T, err error) {
+	select {
+	case v = <-done:
+		return v, nil
+	case <-ctx.Done():
+		return v, ctx.Err()
+	case <-s.stopped:
+		select {
+		case v = <-done:
+			return v, nil
+		default:
+			return v, ErrClosed
+		}
+	}
+}
+
+// tick gives agent time in Unix milliseconds: the wall clock, but never back, neither by a clock step nor over a
+// restart.
+func (s *Store) tick() int64 {
+	wall, mono := s.clock.Now()
+	s.clockMu.Lock()
+	defer s.clockMu.Unlock()
+	// Whole milliseconds only are carried over, so that many short calls do not lose time.
+	elapsed := (mono - s.mono).Milliseconds()
+	s.mono += time.Duration(elapsed) * time.Millisecond
+	s.time = max(wall.UnixMilli(), s.time+elapsed)
+	return s.time
+}
+
+// AgentTime gives the clock that writes are stamped with.
+func (s *Store) AgentTime() time.Time { return time.UnixMilli(s.tick()).UTC() }
+
+func (s *Store) wakeAt(ms int64) {
+	if s.wake == 0 || ms < s.wake {
+		s.wake = ms
+	}
+}
+
+func (s *Store) alarm(code, message string) {
+	s.log.Warn("alarm", "code", code, "text", message)
+	if s.alarmFn != nil {
+		s.alarmFn(code, message)
+	}
+}
+
+// Policy gives the policy in force, nil if there is none yet. A nil policy denies everything.
+func (s *Store) Policy() *acl.Policy {
+	if f := s.force.Load(); f != nil {
+		return f.policy
+	}
+	return nil
+}
+
+// inForce is the policy by which all reads judge, and the count of switches that it came with.
+type inForce struct {
+	policy     *acl.Policy
+	generation uint64
+}
+
+// Stats gives the counters as of the last turn.
+func (s *Store) Stats() Stats {
+	st := *s.stats.Load()
+	st.Missing = s.wants.len()
+	st.DiskFree, _ = diskFree(s.dir)
+	st.AgentTime = s.AgentTime()
+	return st
+}
+
+// Incarnation names the store; a lost or rolled-back store takes another one.
+func (s *Store) Incarnation() uint64 { return s.stats.Load().Incarnation }
+
+// bell gives a channel of size one that is rung after every change of the feed.
+func (s *Store) bell() (ring <-chan struct{}, cancel func()) {
+	c := make(chan struct{}, 1)
+	s.bellMu.Lock()
+	defer s.bellMu.Unlock()
+	s.bells[c] = struct{}{}
+	return c, func() {
+		s.bellMu.Lock()
+		defer s.bellMu.Unlock()
+		delete(s.bells, c)
+	}
+}
+
+func (s *Store) ring() {
+	s.bellMu.Lock()
+	defer s.bellMu.Unlock()
+	for c := range s.bells {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,432 @@
+package crdtstore
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"syncagent/acl"
+	"syncagent/crdtstore/record"
+)
+
+// Bounds of one turn. A transaction of badger with our settings holds about 2.5 MB.
+const (
+	turnBytes   = 1500 << 10 // a turn takes no further item beyond this
+	txnBytes    = 2200 << 10 // what a turn is planned to stay below
+	turnBlocks  = 512        // foreign blocks
+	turnPaths   = 512        // paths that are judged anew after a policy change
+	inlineEntry = 32 << 10   // a larger entry has a row of its own
+	pathWindow  = 64         // slots of a path that a turn looks at, unless it needs more
+	maxHeads    = 1000       // a block links all heads, and may have record.MaxLinks
+	feedKept    = 100_000    // rows of the change feed
+	hour        = int64(3600_000)
+)
+
+// turn collects the changes of one commit: foreign blocks, entries, policy, what fell due, local writes. It reads one
+// view, and nothing that it does can be seen before the commit. If it fails the process stops and starts again from
+// the state before it, so it may change the owner's memory as it goes.
+type turn struct {
+	s       *Store
+	view    view
+	now     int64 // agent time, Unix milliseconds
+	policy  *acl.Policy
+	paths   map[record.Tag]*pathState
+	dag     *dagState
+	fresh   map[record.Digest]*record.Block // blocks of this turn
+	foreign []*record.Block                 // the same in the order in which go-ds-crdt gets them
+	rows    *rows
+	spill   map[record.ID][]byte // entries that go into rows of their own before the commit
+	size    int                  // bytes of rows that are certain to come
+	feed    []feedItem
+	local   []*localWrite
+	out     []record.Outgoing
+}
+
+// pathState is a path that the turn touches: its slots in descending order, as far as loaded.
+type pathState struct {
+	key    record.Tag
+	slots  []*slot
+	whole  bool // all slots are loaded
+	dirty  bool // the verdict must be found (again)
+	judged bool // the verdict was found in this turn
+	result verdict
+	path   string // empty while no entry of it was ever seen
+}
+
+// judge finds the verdict.
+func (p *pathState) judge(r *rules) {
+	p.result, p.dirty, p.judged = resolve(p.slots, r), false, true
+}
+
+func (s *Store) newTurn() *turn {
+	return &turn{
+		s: s, view: s.kv.View(), now: s.tick(), policy: s.Policy(),
+		paths: make(map[record.Tag]*pathState), dag: s.dag.Load().clone(),
+		fresh: make(map[record.Digest]*record.Block), rows: newRows(), spill: make(map[record.ID][]byte),
+	}
+}
+
+// path loads a path's slots, a window of the highest unless whole is asked for.
+func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
+	p := t.paths[key]
+	if p != nil && (p.whole || !whole) {
+		return p, nil
+	}
+	fresh := &pathState{key: key, whole: true}
+	held := false
+	err := t.view.Scan(slotKey(key, record.Version{})[:17], nil, true, func(k, value []byte) (bool, error) {
+		if !whole && held && len(fresh.slots) >= pathWindow {
+			fresh.whole = false
+			return false, nil
+		}
+		_, v, ok := parseSlotKey(k)
+		if !ok {
+			return false, fmt.Errorf("%w: slot key", ErrCorrupt)
+		}
+		s, err := decodeSlot(key, v, value)
+		if err != nil {
+			return false, err
+		}
+		if err := t.describe(s); err != nil {
+			return false, err
+		}
+		s.data = nil // borrowed; read again if it is needed
+		held = held || s.holds()
+		fresh.slots = append(fresh.slots, s)
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p != nil { // widened: keep what the turn changed
+		for _, s := range p.slots {
+			fresh.insert(s)
+		}
+		fresh.dirty = p.dirty
+	}
+	t.paths[key] = fresh
+	return fresh, nil
+}
+
+// describe notes what an inline entry says. An entry in a row of its own is read only when it is shown.
+func (t *turn) describe(s *slot) error {
+	if s.state == slotElsewhere {
+		return nil
+	}
+	return s.load(nil)
+}
+
+// insert puts a slot at its place, replacing the same version.
+func (p *pathState) insert(s *slot) {
+	i, found := slices.BinarySearchFunc(p.slots, s, func(a, b *slot) int { return b.version.Compare(a.version) })
+	if found {
+		p.slots[i] = s
+	} else {
+		p.slots = slices.Insert(p.slots, i, s)
+	}
+	p.dirty = true
+}
+
+func (p *pathState) find(v record.Version) *slot {
+	i, found := slices.BinarySearchFunc(p.slots, v, func(a *slot, v record.Version) int { return v.Compare(a.version) })
+	if !found {
+		return nil
+	}
+	return p.slots[i]
+}
+
+// name gives the path's name, if any slot tells it.
+func (p *pathState) name() string {
+	for _, s := range p.slots {
+		if p.path != "" {
+			break
+		}
+		if s.known && s.state != slotVoid {
+			p.path = s.path
+		}
+	}
+	return p.path
+}
+
+func (t *turn) rules() *rules {
+	return &rules{
+		now: t.now, history: t.s.history, voided: t.s.counters.voided,
+		allowed: func(s *slot) bool { return t.policy.Allowed(s.author, s.tags, s.version) },
+		reads:   func(s *slot) bool { return t.policy.MayRead(t.s.self, s.tags) },
+		ready:   func(id record.ID) bool { return t.s.unready[id] == nil },
+	}
+}
+
+// elsewhere reads an entry that has a row of its own.
+func (t *turn) elsewhere(id record.ID) ([]byte, error) {
+	if b, ok := t.spill[id]; ok {
+		return b, nil
+	}
+	return mustGet(t.view, entryKey(id))
+}
+
+// block takes a foreign block whose signatures were checked. Entries come with it, by ID. It returns a
+// *record.MissingError if the block must wait, and an error wrapping record.ErrFormat if it is invalid.
+func (t *turn) block(b *record.Block, entries map[record.ID][]byte) (isNew bool, err error) {
+	known, err := t.has(b.Digest)
+	if err != nil || known {
+		return false, err
+	}
+	if _, aside, err := t.view.Get(key('q', b.Digest[:])); err != nil || aside {
+		return false, err
+	}
+	if err := b.CheckLinks(t.header); err != nil {
+		return false, err
+	}
+	t.noteFork(b)
+	t.accept(b)
+	t.foreign = append(t.foreign, b)
+	for _, w := range b.Writes {
+		if err := t.write(w, entries); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// accept adds the rows that every block has.
+func (t *turn) accept(b *record.Block) {
+	t.fresh[b.Digest] = b
+	t.dag.add(b)
+	t.rows.set(blockKey(b.Digest), b.Raw)
+	if b.Bundle != nil {
+		t.rows.set(chainKey(chainID{b.Origin, b.Incarnation}, b.Seq, b.Digest), u64(b.Priority))
+	}
+	t.size += len(b.Raw) + 130
+	t.s.headers.Add(b.Digest, b.Header())
+	t.s.counters.blocks++
+}
+
+// noteFork reports a second block for one number of a chain. Both count.
+func (t *turn) noteFork(b *record.Block) {
+	id := chainID{b.Origin, b.Incarnation}
+	if id == t.s.chain {
+		// Our own key and incarnation, but not from this store: it was rolled back, or the identity is used twice.
+		t.s.alarm("identity-reused", "a block signed by this agent came back that this store does not have; "+
+			"the store was rolled back or another agent uses the same identity.key")
+		t.s.renew = true
+		return
+	}
+	if c, ok := t.dag.chains[id]; ok && b.Seq <= c.seq {
+		t.s.alarm("fork", fmt.Sprintf("%s signed two blocks with number %d: %s and another; its store was rolled back, "+
+			"its identity is used twice, or it is hostile", b.Origin, b.Seq, b.Digest))
+	}
+}
+
+// has tells whether a block is held, in this turn too.
+func (t *turn) has(d record.Digest) (bool, error) {
+	if t.fresh[d] != nil || t.s.headers.Contains(d) {
+		return true, nil
+	}
+	_, ok, err := t.view.Get(blockKey(d))
+	return ok, err
+}
+
+// header gives the header of a held block.
+func (t *turn) header(d record.Digest) (record.Header, bool) {
+	if h, ok := t.s.headers.Get(d); ok {
+		return h, true
+	}
+	raw, ok, err := t.view.Get(blockKey(d))
+	if err != nil || !ok {
+		return record.Header{}, false
+	}
+	b, err := record.ParseBlock(raw)
+	if err != nil {
+		if b, err = record.ParseGenesisBlock(raw, t.s.network, 0); err != nil {
+			return record.Header{}, false
+		}
+	}
+	if b.Digest != d {
+		t.s.alarm("corrupt", "a stored block does not have its digest; the store is damaged")
+		return record.Header{}, false
+	}
+	t.s.headers.Add(d, b.Header())
+	return b.Header(), true
+}
+
+// write takes the slots of a foreign write. One that is held already (another agent relayed it too) adds nothing.
+func (t *turn) write(w *record.Write, entries map[record.ID][]byte) error {
+	id := w.ID()
+	first := record.Version{HLC: w.HLC, Write: id}
+	known, err := t.hasSlot(w.Slots[0].PathKey(), first)
+	if err != nil || known {
+		return err
+	}
+	waits := false
+	for i := range w.Slots {
+		v := record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
+		s := &slot{version: v, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, changed: true}
+		t.size += 190 + 16*len(s.tags)
+		if !t.policy.MayRead(t.s.self, s.tags) {
+			// None of our business: the row says where it belongs, no byte of path or value is kept.
+			t.rows.set(slotKey(w.Slots[i].PathKey(), v), s.encode())
+			if t.counted(w.Slots[i].PathKey()) {
+				t.s.counters.withheld++
+			}
+			if p := t.paths[w.Slots[i].PathKey()]; p != nil {
+				s.changed = false
+				p.insert(s)
+			}
+			continue
+		}
+		p, err := t.path(w.Slots[i].PathKey(), false)
+		if err != nil {
+			return err
+		}
+		p.insert(s)
+		if !t.policy.Allowed(s.author, s.tags, s.version) {
+			continue // what its author may not write is not stored; a later policy makes it a want
+		}
+		if data := t.s.early.take(s.entry, entries); data != nil {
+			if err := t.deliver(p, s, data); err != nil {
+				return err
+			}
+		}
+		waits = waits || s.state == slotAbsent
+	}
+	if waits {
+		t.s.addUnready(&unreadyWrite{id: id, hlc: w.HLC, arrived: t.now, paths: pathKeys(w)}, t.rows)
+	}
+	return nil
+}
+
+func pathKeys(w *record.Write) []record.Tag {
+	keys := make([]record.Tag, len(w.Slots))
+	for i := range w.Slots {
+		keys[i] = w.Slots[i].PathKey()
+	}
+	return keys
+}
+
+func (t *turn) hasSlot(path record.Tag, v record.Version) (bool, error) {
+	if p := t.paths[path]; p != nil && p.find(v) != nil {
+		return true, nil
+	}
+	k := slotKey(path, v)
+	if _, ok := t.rows.m[string(k)]; ok {
+		return true, nil
+	}
+	_, ok, err := t.view.Get(k)
+	return ok, err
+}
+
+// errWrongEntry says that bytes from outside are not the entry that was asked for.
+var errWrongEntry = errors.New("not the entry that the slot names")
+
+// deliver gives a slot its entry, or the stub of one that expired. An entry whose path does not give the slot's tags
+// makes the slot void.
+func (t *turn) deliver(p *pathState, s *slot, data []byte) error {
+	e, size, isStub, err := parseHeld(s.entry, data)
+	if err != nil {
+		return err
+	}
+	p.dirty = true
+	s.changed = true
+	if !(&record.Slot{Entry: s.entry, Tags: s.tags}).Matches(t.s.network, e.Path) {
+		s.state, s.data = slotVoid, nil
+		return nil
+	}
+	s.describe(e, size)
+	t.keep(s, data, isStub)
+	return nil
+}
+
+// parseHeld reads an entry or a stub that must have this ID. Both begin alike; the ID tells them apart.
+func parseHeld(id record.ID, data []byte) (e *record.Entry, size int64, isStub bool, err error) {
+	if e, err := record.ParseEntry(data); err == nil && e.ID() == id {
+		return e, e.Size(), false, nil
+	}
+	if e, size, got, err := record.ParseStub(data); err == nil && got == id {
+		return e, int64(size), true, nil
+	}
+	return nil, 0, false, errWrongEntry
+}
+
+// keep decides where the bytes of an entry go: into the slot's row, or, when they are many, into a row of their own.
+func (t *turn) keep(s *slot, data []byte, isStub bool) {
+	s.changed = true
+	switch {
+	case isStub:
+		s.state, s.data = slotStub, data
+	case len(data) <= inlineEntry && t.size+len(data) <= turnBytes:
+		s.state, s.data = slotHeld, data
+	default:
+		s.state, s.data = slotElsewhere, nil
+		t.spill[s.entry] = data
+		return
+	}
+	t.size += len(data)
+}
+
+// entry takes an entry that came without its block: pushed, or as the answer to a want.
+func (t *turn) entry(data []byte) error {
+	path, ids, err := entryIDs(data)
+	if err != nil {
+		return err
+	}
+	tags := t.s.network.Tags(path)
+	if !t.policy.MayRead(t.s.self, tags) {
+		return nil // its sender has another policy; ours says that no byte of it may lie here
+	}
+	p, err := t.path(tags[len(tags)-1], false)
+	if err != nil {
+		return err
+	}
+	for _, s := range p.slots {
+		if !slices.Contains(ids, s.entry) {
+			continue
+		}
+		if s.state != slotAbsent || !t.policy.Allowed(s.author, s.tags, s.version) {
+			return nil // held already, or not to be held
+		}
+		return t.deliver(p, s, data)
+	}
+	t.s.early.add(ids, data)
+	return nil
+}
+
+// entryIDs gives the path of an entry or stub and the IDs that it may stand for.
+func entryIDs(data []byte) (path string, ids []record.ID, err error) {
+	e, err := record.ParseEntry(data)
+	if err == nil {
+		path, ids = e.Path, append(ids, e.ID())
+	}
+	if stub, _, id, stubErr := record.ParseStub(data); stubErr == nil {
+		path, ids, err = stub.Path, append(ids, id), nil
+	}
+	return path, ids, err
+}
+
+// answer takes a peer's answer to a want.
+func (t *turn) answer(from record.PublicKey, w record.Want, a record.Answer) error {
+	if a.Status != record.Here && a.Status != record.HereStub {
+		t.s.wants.refused(from, w, t.now)
+		return nil
+	}
+	p, err := t.path(w.PathKey, false)
+	if err != nil {
+		return err
+	}
+	s := p.find(w.Version)
+	if s == nil && !p.whole {
+		if p, err = t.path(w.PathKey, true); err != nil {
+			return err
+		}
+		s = p.find(w.Version)
+	}
+	if s == nil || s.state != slotAbsent || s.entry != w.Entry || !t.policy.MayRead(t.s.self, s.tags) ||
+		!t.policy.Allowed(s.author, s.tags, s.version) {
+		return nil // no longer wanted
+	}
+	if err := t.deliver(p, s, a.Entry); err != nil {
+		t.s.wants.refused(from, w, t.now)
+		return err
+	}
+	return nil
+}

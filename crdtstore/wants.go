@@ -1,0 +1,306 @@
+package crdtstore
+
+import (
+	"sync"
+
+	"syncagent/acl"
+	"syncagent/crdtstore/record"
+)
+
+// Wants are entries that this agent may read and lacks. They follow from slots, view and policy; the rows n are their
+// index, kept in step by every turn. What a peer refused is a back-off in memory, nothing more.
+type wants struct {
+	mu     sync.Mutex
+	byPath map[record.Tag][]*want // highest version first
+	count  int
+	bell   bool // wants were added since the bell was last read
+}
+
+type want struct {
+	record.Want
+	tags    []record.Tag
+	author  record.PublicKey
+	asked   int64 // not given out again before, agent time in milliseconds
+	refused map[record.PublicKey]refusal
+}
+
+type refusal struct {
+	until int64
+	times int
+}
+
+const (
+	askAgain     = 3000   // milliseconds after which an unanswered want is given out again
+	refusedFirst = 1000   // milliseconds of the first back-off of a peer for a want; it doubles
+	refusedMost  = 60_000 // milliseconds
+)
+
+func newWants() *wants { return &wants{byPath: make(map[record.Tag][]*want)} }
+
+// update sets what is wanted of a path and keeps the rows in step. Slots come highest first.
+func (w *wants) update(key record.Tag, slots []*slot, r *rows) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	old := w.byPath[key]
+	if len(old) == 0 && len(slots) == 0 {
+		return
+	}
+	kept := make(map[record.Version]*want, len(old))
+	for _, o := range old {
+		kept[o.Version] = o
+	}
+	var now []*want
+	for _, s := range slots {
+		o := kept[s.version]
+		if o == nil {
+			o = &want{Want: record.Want{PathKey: key, Version: s.version, Entry: s.entry}, tags: s.tags, author: s.author}
+			r.set(wantKey(key, s.version), nil)
+			w.bell = true
+		}
+		delete(kept, s.version)
+		now = append(now, o)
+	}
+	for v := range kept {
+		r.delete(wantKey(key, v))
+	}
+	w.count += len(now) - len(old)
+	if len(now) == 0 {
+		delete(w.byPath, key)
+	} else {
+		w.byPath[key] = now
+	}
+}
+
+// load adds a want found in the rows at start.
+func (w *wants) load(key record.Tag, s *slot) {
+	w.byPath[key] = append(w.byPath[key], &want{
+		Want: record.Want{PathKey: key, Version: s.version, Entry: s.entry}, tags: s.tags, author: s.author,
+	})
+	w.count++
+	w.bell = true
+}
+
+// rung tells whether wants were added since the last call.
+func (w *wants) rung() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rung := w.bell
+	w.bell = false
+	return rung
+}
+
+// forPeer gives up to limit wants that peer may be asked for now. Per path the highest first; a lower version only
+// when somebody did not have the higher ones.
+func (w *wants) forPeer(peer record.PublicKey, p *acl.Policy, now int64, limit int) []record.Want {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []record.Want
+	for _, list := range w.byPath {
+		for _, o := range list {
+			if len(out) >= limit {
+				return out
+			}
+			if o.asked <= now && o.refused[peer].until <= now && p.MayRead(peer, o.tags) {
+				o.asked = now + askAgain
+				out = append(out, o.Want)
+			}
+			if len(o.refused) == 0 {
+				break
+			}
+		}
+	}
+	return out
+}
+
+// refused notes that a peer did not give an entry.
+func (w *wants) refused(peer record.PublicKey, want record.Want, now int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range w.byPath[want.PathKey] {
+		if o.Version != want.Version {
+			continue
+		}
+		if o.refused == nil {
+			o.refused = make(map[record.PublicKey]refusal)
+		}
+		r := o.refused[peer]
+		r.until = now + min(int64(refusedFirst)<<min(r.times, 10), refusedMost)
+		r.times++
+		o.refused[peer] = r
+		o.asked = 0 // others may be asked at once
+	}
+}
+
+// hopeless tells whether an unready write need not wait for this entry any longer: the write is older than the
+// horizon, its block has been here for a minute, and since then somebody was asked and had nothing.
+func (w *wants) hopeless(key record.Tag, v record.Version, u *unreadyWrite, now int64) bool {
+	if now-u.hlc.Milli() <= horizon.Milliseconds() || now-u.arrived <= 60_000 {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range w.byPath[key] {
+		if o.Version == v {
+			return len(o.refused) > 0
+		}
+	}
+	return false
+}
+
+func (w *wants) len() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.count
+}
+
+// earlyEntries holds entries that came before the block that names them: pushed ones travel on another road. It is a
+// cache, bounded; what falls out is asked for as a want.
+type earlyEntries struct {
+	byID  map[record.ID][]byte
+	order []record.ID
+	bytes int
+}
+
+const (
+	earlyBytes = 8 << 20
+	earlyCount = 16 << 10
+)
+
+func newEarlyEntries() *earlyEntries { return &earlyEntries{byID: make(map[record.ID][]byte)} }
+
+func (c *earlyEntries) add(ids []record.ID, data []byte) {
+	for _, id := range ids {
+		if _, twice := c.byID[id]; twice {
+			continue
+		}
+		c.byID[id] = data
+		c.order = append(c.order, id)
+		c.bytes += len(data)
+	}
+	for len(c.order) > 0 && (c.bytes > earlyBytes || len(c.order) > earlyCount) {
+		c.remove(c.order[0])
+		c.order = c.order[1:]
+	}
+}
+
+func (c *earlyEntries) remove(id record.ID) {
+	if data, ok := c.byID[id]; ok {
+		c.bytes -= len(data)
+		delete(c.byID, id)
+	}
+}
+
+// take gives an entry that came with the block or before it, and nil if there is none.
+func (c *earlyEntries) take(id record.ID, with map[record.ID][]byte) []byte {
+	if data := with[id]; data != nil {
+		return data
+	}
+	data := c.byID[id]
+	if data != nil {
+		c.remove(id)
+	}
+	return data
+}
+
+// parking holds blocks that name blocks which are not here yet. It is a cache, bounded by number and bytes: what falls
+// out comes again with the next sync.
+type parking struct {
+	blocks  map[record.Digest]*parkedBlock
+	waiting map[record.Digest][]record.Digest // missing block -> parked blocks that name it
+	order   []record.Digest
+	bytes   int
+}
+
+type parkedBlock struct {
+	parcel  *parcel
+	missing []record.Digest
+}
+
+const (
+	parkedBlocks = 4096
+	parkedBytes  = 16 << 20
+)
+
+func newParking() *parking {
+	return &parking{blocks: make(map[record.Digest]*parkedBlock), waiting: make(map[record.Digest][]record.Digest)}
+}
+
+func (p *parking) add(c *parcel, missing []record.Digest) {
+	d := c.block.Digest
+	if p.blocks[d] != nil {
+		return
+	}
+	p.blocks[d] = &parkedBlock{c, missing}
+	for _, m := range missing {
+		p.waiting[m] = append(p.waiting[m], d)
+	}
+	p.order = append(p.order, d)
+	p.bytes += c.size()
+	for len(p.blocks) > parkedBlocks || p.bytes > parkedBytes {
+		p.remove(p.order[0])
+		p.order = p.order[1:]
+	}
+	if len(p.order) > 2*parkedBlocks { // forget places of blocks that have left
+		kept := p.order[:0]
+		for _, d := range p.order {
+			if p.blocks[d] != nil {
+				kept = append(kept, d)
+			}
+		}
+		p.order = kept
+	}
+}
+
+func (p *parking) remove(d record.Digest) *parcel {
+	b := p.blocks[d]
+	if b == nil {
+		return nil
+	}
+	delete(p.blocks, d)
+	p.bytes -= b.parcel.size()
+	for _, m := range b.missing {
+		left := p.waiting[m][:0]
+		for _, w := range p.waiting[m] {
+			if w != d {
+				left = append(left, w)
+			}
+		}
+		if len(left) == 0 {
+			delete(p.waiting, m)
+		} else {
+			p.waiting[m] = left
+		}
+	}
+	return b.parcel
+}
+
+// arrived gives the blocks that waited for d. They may still wait for others and are then parked again.
+func (p *parking) arrived(d record.Digest) []*parcel {
+	var out []*parcel
+	for _, w := range append([]record.Digest(nil), p.waiting[d]...) {
+		if c := p.remove(w); c != nil {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// roots gives the blocks to ask for when these are missing: a parked one stands for what it waits for itself.
+func (p *parking) roots(missing []record.Digest) []record.Digest {
+	var out []record.Digest
+	seen := map[record.Digest]bool{}
+	for todo := missing; len(todo) > 0; {
+		d := todo[0]
+		todo = todo[1:]
+		if seen[d] {
+			continue
+		}
+		seen[d] = true
+		if b := p.blocks[d]; b != nil {
+			todo = append(append([]record.Digest(nil), todo...), b.missing...)
+		} else {
+			out = append(out, d)
+		}
+	}
+	return out
+}
