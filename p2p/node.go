@@ -188,10 +188,9 @@ func (n *Node) Run(ctx context.Context, r Replica) error {
 		n.mu.Unlock()
 		return errors.New("network node cannot run twice")
 	}
-	n.running = true
+	n.running, n.replica = true, r
 	n.mu.Unlock()
 
-	n.replica = r
 	n.noteBlocks()
 	if err := n.refreshAddrs(); err != nil {
 		return errors.Join(err, n.Close())
