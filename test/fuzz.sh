@@ -1,25 +1,33 @@
 #!/bin/sh
-# usage: fuzz.sh DURATION [PACKAGE-DIR]...
+# usage: fuzz.sh DURATION [FOLDER]...
 # Runs every fuzz target below the given folders (all by default) for the given time, one after the other. The targets
-# are found in the source, so a new one is never forgotten. Inputs that fail are kept by go test under testdata/fuzz.
+# are found in the source, so a new one is never forgotten. An input that fails is kept under testdata/fuzz of its
+# package, where `go test` runs it from then on.
 set -eu
 cd "$(dirname "$0")/.."
-time=${1:?usage: fuzz.sh DURATION [PACKAGE-DIR]...}
+time=${1:?usage: fuzz.sh DURATION [FOLDER]...}
 shift
 [ $# -gt 0 ] || set -- .
 
-targets=$(grep -rho --include='*_test.go' --with-filename '^func Fuzz[A-Za-z0-9_]*(' "$@" | sed 's/(//' | sort)
-[ -n "$targets" ] || { echo 'fuzz: no targets found' >&2; exit 1; }
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT
+cache=$(go env GOCACHE)/fuzz/syncagent
 
+pattern='^func \(Fuzz[A-Za-z0-9_]*\)(.*'
+packages=$(grep -rl --include='*_test.go' "$pattern" "$@" | xargs -r -n 1 dirname | sed 's/^\.\///' | sort -u)
 passed=0 failed=0
-for t in $(echo "$targets" | sed 's/func //; s/^\.\///'); do
-	dir=$(dirname "${t%%:*}") name=${t##*:}
-	echo "fuzz $dir $name $time"
-	if go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" "./$dir"; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-	fi
+for dir in $packages; do
+	go test -c -fuzz=. -o "$scratch/fuzz.test" "./$dir" # once for all targets of the package
+	for name in $(sed -n "s/$pattern/\1/p" "$dir"/*_test.go | sort); do
+		echo "fuzz $dir $name for $time"
+		if (cd "$dir" && "$scratch/fuzz.test" -test.run '^$' -test.fuzz "^$name\$" -test.fuzztime "$time" \
+			-test.fuzzcachedir "$cache/$dir"); then
+			passed=$((passed + 1))
+		else
+			failed=$((failed + 1))
+		fi
+	done
 done
 echo "fuzz targets: $passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
