@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"syncagent/acl"
+	"syncagent/agent"
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
+)
+
+// maxPolicyFile bounds a policy text with its signatures, in bytes.
+const maxPolicyFile = acl.MaxText + 64<<10
+
+// defaultGroup is the group that the first policy of a network has, and that admit uses unless told otherwise.
+const defaultGroup = "@hosts"
+
+func (c *cli) aclCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "acl", Short: "Show, check and change the policy: who may read and write what"}
+	group(cmd)
+	cmd.AddCommand(c.aclShowCmd(), c.aclCheckCmd(), c.aclApplyCmd(), c.aclAdmitCmd())
+	return cmd
+}
+
+func (c *cli) aclShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show",
+		Short: "Print the policy in force on this agent, with its signatures",
+		Args:  args(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.dial()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := c.bounded(cmd.Context())
+			defer cancel()
+			r, err := client.Policy.Show(ctx, connect.NewRequest(&apiv1.ShowRequest{}))
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				printJSON(c.stdout, map[string]any{"serial": r.Msg.GetSerial(), "hash": r.Msg.GetHash(), "text": string(r.Msg.GetSigned())})
+				return nil
+			}
+			_, err = c.stdout.Write(r.Msg.GetSigned())
+			return err
+		},
+	}
+}
+
+func (c *cli) aclCheckCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Check a policy text: faults, its own tests, and what it probably does not mean",
+		Long:  "Check a policy text, signed or not: tell all its faults with line and column, run its\n`test allow` and `test deny` lines, and warn about what it probably does not mean.",
+		Args:  args(1, "FILE"),
+		RunE: func(_ *cobra.Command, words []string) error {
+			text, err := readFile("policy", words[0], maxPolicyFile)
+			if err != nil {
+				return err
+			}
+			file, err := checkPolicy(words[0], text)
+			if err != nil {
+				return err
+			}
+			warnings := acl.Lint(file)
+			for _, w := range warnings {
+				fmt.Fprintf(c.stderr, "syncagent: warning: %s: %s\n", words[0], w)
+			}
+			switch {
+			case c.json():
+				printJSON(c.stdout, map[string]any{
+					"ok": true, "serial": file.Serial, "identities": len(file.Identities), "rules": len(file.Rules), "warnings": len(warnings),
+				})
+			case !c.quiet:
+				fmt.Fprintf(c.stdout, "%s: ok, %d identities, %d rules, %d tests\n", words[0], len(file.Identities), len(file.Rules), len(file.Tests))
+			}
+			return nil
+		},
+	}
+}
+
+// checkPolicy parses a text and runs its tests. The error tells all faults, one a line.
+func checkPolicy(name string, text []byte) (*acl.File, error) {
+	file, err := acl.Parse(acl.Unsigned(text))
+	var faults []string
+	var syntax acl.SyntaxErrors
+	switch {
+	case errors.As(err, &syntax):
+		for _, e := range syntax {
+			faults = append(faults, e.Error())
+		}
+	case err != nil:
+		return nil, failf(exitUsage, string(agent.CodeBadPolicy), "%s: %w", name, err)
+	default:
+		for _, f := range acl.CompileFile(file.Network, file).RunTests() {
+			faults = append(faults, f.String())
+		}
+	}
+	switch len(faults) {
+	case 0:
+		return file, nil
+	case 1:
+		return nil, failf(exitUsage, string(agent.CodeBadPolicy), "%s: %s", name, faults[0])
+	}
+	return nil, failf(exitUsage, string(agent.CodeBadPolicy), "%s: %d faults\n  %s", name, len(faults), strings.Join(faults, "\n  "))
+}
+
+func (c *cli) aclApplyCmd() *cobra.Command {
+	var keyFile string
+	cmd := &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Sign a policy text and put it in force",
+		Long: "Check a policy text, sign it with the admin key, hand it to the agent and wait until it\n" +
+			"is in force there; the agents pass it on. Network and serial are filled in if the text\n" +
+			"has none; a serial that is not above the one in force is refused with exit code 6.",
+		Args: args(1, "FILE"),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			text, err := readFile("policy", words[0], maxPolicyFile)
+			if err != nil {
+				return err
+			}
+			return c.applyPolicy(cmd.Context(), keyFile, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
+				return prepareText(words[0], text, now, network)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&keyFile, "admin-key", "", "sign with the key in `FILE`")
+	return cmd
+}
+
+// prepareText checks a text against the one in force and fills in what it leaves out.
+func prepareText(name string, text []byte, now *acl.Signed, network record.NetworkID) ([]byte, error) {
+	file, err := checkPolicy(name, text)
+	if err != nil {
+		return nil, err
+	}
+	if file.Network != (record.NetworkID{}) && file.Network != network {
+		return nil, failf(exitError, "wrong_network", "%s is for network %s, this is %s", name, file.Network, network).
+			withHint("remove its network line")
+	}
+	serial, inForce := file.Serial, uint64(0)
+	if now != nil {
+		inForce = now.Serial
+	}
+	switch {
+	case serial == 0:
+		serial = inForce + 1
+	case serial <= inForce:
+		return nil, failf(exitPrecondition, string(agent.CodePrecondition), "%s has serial %d, in force is %d", name, serial, inForce).
+			withHint("start from `syncagent acl show`, so that no change of others is lost, and remove the serial line")
+	}
+	return acl.SetHeader(acl.Unsigned(text), network, serial), nil
+}
+
+func (c *cli) aclAdmitCmd() *cobra.Command {
+	var keyFile, into string
+	cmd := &cobra.Command{
+		Use:   "admit LINE",
+		Short: "Admit a host: add the line that `syncagent join` printed there to the policy",
+		Long: "Add the line that `syncagent join` printed (identity NAME PEERID) to the policy in force,\n" +
+			"put the name into a group, sign the text with the admin key and apply it. What is\n" +
+			"there already is not added again.",
+		Example: "  syncagent acl admit 'identity web2 12D3KooW...'",
+		Args:    args(3, "LINE"),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			line := strings.Join(words, " ")
+			if _, err := acl.ParseIdentity(line); err != nil {
+				return usagef("%v", err).withHint("LINE is what `syncagent join` printed: identity NAME PEERID")
+			}
+			given := cmd.Flags().Changed("group")
+			return c.applyPolicy(cmd.Context(), keyFile, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
+				return c.admitText(now, network, line, into, given)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&into, "group", defaultGroup, "`@NAME` of the group to put it into")
+	cmd.Flags().StringVar(&keyFile, "admin-key", "", "sign with the key in `FILE`")
+	return cmd
+}
+
+// admitText adds the identity to the text in force. Nil: it is there already.
+func (c *cli) admitText(now *acl.Signed, network record.NetworkID, line, into string, given bool) ([]byte, error) {
+	if now == nil {
+		return nil, failf(exitDenied, string(agent.CodeNoPolicy), "the agent has no policy yet").
+			withHint("`syncagent acl apply FILE` puts one in force")
+	}
+	if !given && !now.File.HasGroup(into) {
+		c.note("the policy has no group %s: the host gets no rights but those of *; --group names one", into)
+		into = ""
+	}
+	text, err := acl.Admit(now.Text, line, into)
+	if err != nil {
+		return nil, usagef("%v", err)
+	}
+	if string(text) == string(now.Text) {
+		return nil, nil
+	}
+	text = acl.SetHeader(text, network, now.Serial+1)
+	if _, err := checkPolicy("policy", text); err != nil {
+		return nil, err
+	}
+	return text, nil
+}
+
+// applyPolicy lets edit make a new text from the one in force (nil: none), signs it, and returns when it is in force on
+// the agent. No text from edit: nothing to do.
+func (c *cli) applyPolicy(ctx context.Context, keyFile string, edit func(now *acl.Signed, network record.NetworkID) ([]byte, error)) error {
+	cfg, err := c.loadNetworkConfig()
+	if err != nil {
+		return err
+	}
+	network, err := record.ParseNetworkID(cfg.Network)
+	if err != nil {
+		return err
+	}
+	key, err := adminKey(cfg, keyFile)
+	if err != nil {
+		return err
+	}
+	client, err := c.dial()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	now, err := showPolicy(ctx, client)
+	if err != nil {
+		return err
+	}
+	text, err := edit(now, network)
+	if err != nil {
+		return err
+	}
+	if text == nil {
+		c.note("nothing to change")
+		return nil
+	}
+	signed := acl.Sign(text, network, key)
+	r, err := client.Policy.Apply(ctx, connect.NewRequest(&apiv1.ApplyRequest{Signed: signed}))
+	if err != nil {
+		return err
+	}
+	if err := writeFile(cfg.PolicyFile(), signed, 0o644); err != nil {
+		c.note("the policy is in force, but its copy could not be kept: %v", err)
+	}
+	if c.json() {
+		printJSON(c.stdout, map[string]any{"serial": r.Msg.GetSerial(), "hash": r.Msg.GetHash()})
+	} else {
+		c.note("policy with serial %d is in force here", r.Msg.GetSerial())
+	}
+	return nil
+}
+
+// showPolicy asks for the text in force. Nil: there is none.
+func showPolicy(ctx context.Context, client *agent.Client) (*acl.Signed, error) {
+	r, err := client.Policy.Show(ctx, connect.NewRequest(&apiv1.ShowRequest{}))
+	if e := agent.ErrorOf(err); e != nil {
+		if e.Code == agent.CodeNoPolicy {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return acl.ParseSigned(r.Msg.GetSigned())
+}
