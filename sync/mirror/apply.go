@@ -28,6 +28,11 @@ func (s *session) apply(ctx context.Context, p plan, strict bool) error {
 	if err := s.removeFiles(p.clear, nil); err != nil {
 		return err
 	}
+	if s.full {
+		if err := s.tidy(); err != nil {
+			return err
+		}
+	}
 	for chunk := range chunks(p.write, chunkFiles) {
 		if err := s.writeFiles(ctx, chunk, strict); err != nil {
 			return err

@@ -293,7 +293,9 @@ func TestG8_SymlinkAttackTouchesNothingOutside(t *testing.T) {
 	b := newBench(t)
 	outside := t.TempDir()
 	precious := filepath.Join(outside, "f0")
-	if err := errors.Join(os.WriteFile(precious, []byte("precious"), 0o600), os.Mkdir(filepath.Join(outside, "e"), 0o700)); err != nil {
+	err := errors.Join(os.WriteFile(precious, []byte("precious"), 0o600), os.Mkdir(filepath.Join(outside, "e"), 0o700),
+		os.MkdirAll(b.path("theirs/e"), 0o755))
+	if err != nil {
 		t.Fatal(err)
 	}
 	b.opt.Recheck = 5 * time.Millisecond
@@ -310,7 +312,7 @@ func TestG8_SymlinkAttackTouchesNothingOutside(t *testing.T) {
 	swaps := 0
 	for n := 0; time.Now().Before(end); n++ {
 		if os.Rename(b.path("d"), b.path("d.aside")) == nil {
-			_ = os.Symlink(outside, b.path("d"))
+			_ = os.Symlink([]string{outside, "theirs"}[n%2], b.path("d"))
 			swaps++
 			_ = os.Remove(b.path("d"))
 			_ = os.Rename(b.path("d.aside"), b.path("d"))
@@ -331,6 +333,9 @@ func TestG8_SymlinkAttackTouchesNothingOutside(t *testing.T) {
 	got, err := readTree(outside)
 	if err != nil || show(got) != show(map[string]string{"f0": "precious", "e/": ""}) {
 		t.Errorf("outside is now %s (%v)", show(got), err)
+	}
+	if got, err := readTree(b.path("theirs")); err != nil || show(got) != "e/=\"\"" {
+		t.Errorf("a directory of others is now %s (%v)", show(got), err)
 	}
 	t.Logf("%d swaps", swaps)
 }

@@ -64,6 +64,7 @@ func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor strin
 		err = s.recover()
 	}
 	if err == nil {
+		s.markAll() // what was finished just now is perhaps not wanted any more
 		err = s.sweep()
 	}
 	if err != nil {
@@ -246,12 +247,7 @@ func (s *session) pass(ctx context.Context, strict bool) (err error) {
 	if err := s.apply(ctx, p, strict); err != nil {
 		return err
 	}
-	if s.full {
-		if err := s.tidy(); err != nil {
-			return err
-		}
-		s.full = false
-	}
+	s.full = false
 	s.report()
 	return nil
 }
