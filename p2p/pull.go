@@ -188,19 +188,16 @@ func (n *Node) noteSync(s *session, r synced, err error) {
 
 // sync runs one sync as the asking side: the blocks of a gap, or everything that the peer has more.
 func (n *Node) sync(ctx context.Context, s *session, gaps []record.Digest) (synced, error) {
-	var r synced
+	r := synced{missing: n.unseen(gaps)}
+	if gaps != nil && len(r.missing) == 0 {
+		return r, nil
+	}
 	f, done, err := n.openStream(ctx, s, protoSync)
 	if err != nil {
 		return r, err
 	}
 	defer done()
-	if gaps != nil {
-		gaps = n.unseen(gaps)
-		if len(gaps) == 0 {
-			return r, nil
-		}
-		r.missing = gaps
-	} else {
+	if gaps == nil {
 		for _, part := range encodeVector(n.replica.Vector()) {
 			if err := f.write(frameVector, part); err != nil {
 				return r, err

@@ -46,6 +46,7 @@ type session struct {
 	policyBell chan struct{} // swap policies
 	fetchBell  chan struct{} // ask for entries
 	pushes     chan []byte   // payloads of push frames
+	inbox      inbox
 
 	mu sync.Mutex
 	peerState
@@ -117,7 +118,7 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
 		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
-		pushes: make(chan []byte, maxPushQueue)}
+		pushes: make(chan []byte, maxPushQueue), inbox: inbox{bell: make(chan struct{}, 1)}}
 	s.touch()
 	n.sessions[p] = s
 	n.handlers.Add(1)
@@ -180,6 +181,7 @@ func (n *Node) runSession(ctx context.Context, s *session) {
 		parts.Go(func() { n.controls(ctx, s) })
 		parts.Go(func() { n.fetches(ctx, s) })
 		parts.Go(func() { n.pushLoop(ctx, s) })
+		parts.Go(func() { n.gossipLoop(ctx, s) })
 	}
 	parts.Wait()
 }

@@ -177,7 +177,7 @@ func (n *Node) validate(_ context.Context, from peer.ID, m *pubsub.Message) pubs
 	return pubsub.ValidationAccept
 }
 
-// receiveLoop hands gossiped blocks to the replica.
+// receiveLoop sorts gossiped blocks into the inboxes of the sessions that brought them.
 func (n *Node) receiveLoop(ctx context.Context, t *topic) error {
 	defer t.sub.Cancel()
 	for {
@@ -192,23 +192,80 @@ func (n *Node) receiveLoop(ctx context.Context, t *topic) error {
 		if !ok || m.ReceivedFrom == n.host.ID() {
 			continue
 		}
-		from := n.session(m.ReceivedFrom)
-		if from == nil {
+		if s := n.session(m.ReceivedFrom); s == nil || !s.inbox.put(g, len(m.Data)) {
+			n.stats.dropped.Inc()
 			continue
 		}
-		if err := n.ingestFresh(ctx, from, n.noteGossip(from, g), g.parcels); err != nil && ctx.Err() == nil {
-			n.log.Warn("gossiped blocks not taken", "peer", from.id, "err", err)
+		for _, b := range g.blocks {
+			n.out.see(b.Digest, b.Origin)
 		}
 	}
 }
 
-// noteGossip gives the session to ask for what the blocks name: their origin's, because who passes a message on need
-// not hold the block yet.
-func (n *Node) noteGossip(from *session, g *gossip) *session {
-	origin := n.session(g.blocks[0].Origin.PeerID())
-	for _, b := range g.blocks {
-		n.out.see(b.Digest, b.Origin)
+// inbox holds gossiped messages of one peer until the replica takes them. Each peer has its own, so that a flood or a
+// slow commit of one's blocks does not hold up the others'.
+type inbox struct {
+	bell chan struct{}
+
+	mu    sync.Mutex
+	queue []*gossip
+	bytes int
+}
+
+const (
+	maxInbox      = 1024    // messages
+	maxInboxBytes = 8 << 20 // of them
+)
+
+// put takes a message; false if the inbox is full.
+func (i *inbox) put(g *gossip, size int) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.queue) >= maxInbox || i.bytes+size > maxInboxBytes {
+		return false
 	}
+	i.queue = append(i.queue, g)
+	i.bytes += size
+	ring(i.bell)
+	return true
+}
+
+// take empties the inbox.
+func (i *inbox) take() []*gossip {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	q := i.queue
+	i.queue, i.bytes = nil, 0
+	return q
+}
+
+// gossipLoop hands one peer's gossiped blocks to the replica, all that came during a commit at once.
+func (n *Node) gossipLoop(ctx context.Context, s *session) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.inbox.bell:
+		}
+		ask := s
+		var parcels []record.Parcel
+		for _, g := range s.inbox.take() {
+			ask = n.origin(s, g)
+			parcels = append(parcels, g.parcels...)
+		}
+		if len(parcels) == 0 {
+			continue
+		}
+		if err := n.ingestFresh(ctx, s, ask, parcels); err != nil && ctx.Err() == nil {
+			n.log.Warn("gossiped blocks not taken", "peer", s.id, "err", err)
+		}
+	}
+}
+
+// origin gives the session to ask for what a message's blocks name: their origin's, because who passes a message on
+// need not hold the block yet.
+func (n *Node) origin(from *session, g *gossip) *session {
+	origin := n.session(g.blocks[0].Origin.PeerID())
 	if origin == nil || origin.standing != member {
 		return from
 	}
@@ -218,7 +275,7 @@ func (n *Node) noteGossip(from *session, g *gossip) *session {
 	return origin
 }
 
-// unseen drops blocks that came by gossip in the meantime.
+// unseen drops blocks that came by gossip in the meantime. Should one have been lost after all, the next digest tells.
 func (n *Node) unseen(ds []record.Digest) []record.Digest {
 	n.out.mu.Lock()
 	defer n.out.mu.Unlock()

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"io"
 	"reflect"
@@ -282,11 +283,14 @@ func FuzzPolicyHaves(f *testing.F) {
 }
 
 func FuzzGossip(f *testing.F) {
-	r := newFake(testKey(f), nil)
-	policy := &fakePolicy{}
-	for _, m := range pack([]Outgoing{r.put([]byte("v"), "/a", "/b"), r.put(nil, "/c")}, policy) {
-		f.Add(m)
-	}
+	// Seeds are the same in every process of the fuzzer.
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	r := newFake(key, nil)
+	e := record.Entry{Kind: record.KindPut, Path: "/a", Value: []byte("v")}
+	w := &record.Write{Author: r.self, HLC: 1, Slots: []record.Slot{{Entry: e.ID(), Tags: testNetwork.Tags("/a")}}}
+	block := r.seal(&record.Bundle{Origin: r.self, Incarnation: 1, Seq: 1, Writes: []*record.Write{w}}, r.sortedHeads())
+	f.Add(appendParcel(make([]byte, nonceSize), record.Parcel{Block: block.Raw}))
+	f.Add(appendParcel(make([]byte, nonceSize), record.Parcel{Block: block.Raw, Entries: [][]byte{e.Encode()}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		g, err := parseGossip(b)
 		if err == nil && (len(g.blocks) == 0 || len(g.blocks) != len(g.parcels)) {
