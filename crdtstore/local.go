@@ -35,6 +35,9 @@ func (t *turn) put(req *writeRequest) error {
 	if t.policy == nil {
 		return ErrNoPolicy
 	}
+	if fault := t.s.clockFault.Load(); fault != nil && *fault != "" {
+		return fmt.Errorf("%w: %s", ErrClock, *fault)
+	}
 	hlc := record.HLCFromMilli(t.now)
 	rules := t.rules()
 	paths := make([]*pathState, len(req.ops))

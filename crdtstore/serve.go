@@ -47,7 +47,7 @@ func (s *Store) Missing(ctx context.Context, have []record.Position, reader reco
 		if end.seq <= held[id] {
 			continue
 		}
-		c := &chainReader{view: v, id: id, next: chainKey(id, held[id]+1, record.Digest{})}
+		c := &chainReader{view: v, id: id, until: end.seq, next: chainKey(id, held[id]+1, record.Digest{})}
 		if ok, err := c.advance(); err != nil {
 			return err
 		} else if ok {
@@ -77,13 +77,15 @@ func (s *Store) Missing(ctx context.Context, have []record.Position, reader reco
 	return nil
 }
 
-// chainReader reads one chain in ascending number.
+// chainReader reads one chain in ascending number. It stops at what was published: an own block that is committed but
+// not yet synced must not leave the host.
 type chainReader struct {
-	view view
-	id   chainID
-	next []byte
-	rows []chainRow
-	row  chainRow
+	view  view
+	id    chainID
+	until uint64
+	next  []byte
+	rows  []chainRow
+	row   chainRow
 }
 
 type chainRow struct {
@@ -100,9 +102,12 @@ func (c *chainReader) advance() (bool, error) {
 		from := c.next
 		c.next = nil
 		err := c.view.Scan(chainPrefix(c.id), from, false, func(k, value []byte) (bool, error) {
-			_, _, digest, ok := parseChainKey(k)
+			_, seq, digest, ok := parseChainKey(k)
 			if !ok || len(value) != 8 {
 				return false, ErrCorrupt
+			}
+			if seq > c.until {
+				return false, nil
 			}
 			if len(c.rows) == serveBatch {
 				c.next = bytes.Clone(k)

@@ -260,7 +260,9 @@ func (t *turn) schedule(p *pathState) {
 	}
 	for _, ms := range p.result.recheck {
 		if ms-t.now > hour {
-			t.rows.set(timerKey((ms/hour+1)*hour, p.key), nil)
+			later := (ms/hour + 1) * hour
+			t.rows.set(timerKey(later, p.key), nil)
+			t.s.wakeAt(later)
 			continue
 		}
 		if soonest == 0 || ms < soonest {

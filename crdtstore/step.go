@@ -384,7 +384,13 @@ func (s *Store) diskIsFull() bool {
 	}
 	free, ok := diskFree(s.dir)
 	full := ok && free < s.minFree
-	if full {
+	if full == s.full {
+		return full
+	}
+	s.full = full
+	if !full {
+		s.alarm("disk-full", "")
+	} else {
 		s.alarm("disk-full", fmt.Sprintf("%d MiB free, %d MiB are kept in reserve: nothing is taken in until there is more; "+
 			"free some space or lower store.min_free", free>>20, s.minFree>>20))
 	}

@@ -89,17 +89,19 @@ type Store struct {
 	unsynced  bool
 	lastSync  time.Duration
 	turn      *turn
+	full      bool // the reserve of free disk is used up
 
 	// Shared with readers.
-	force   atomic.Pointer[inForce]
-	dag     atomic.Pointer[dagState]
-	stats   atomic.Pointer[Stats]
-	wants   *wants
-	clockMu sync.Mutex
-	time    int64 // agent time, Unix milliseconds
-	mono    time.Duration
-	bellMu  sync.Mutex
-	bells   map[chan struct{}]struct{}
+	force      atomic.Pointer[inForce]
+	dag        atomic.Pointer[dagState]
+	stats      atomic.Pointer[Stats]
+	wants      *wants
+	clockMu    sync.Mutex
+	time       int64 // agent time, Unix milliseconds
+	mono       time.Duration
+	clockFault atomic.Pointer[string]
+	bellMu     sync.Mutex
+	bells      map[chan struct{}]struct{}
 }
 
 type systemClock struct{ start time.Time }
@@ -284,6 +286,14 @@ func (s *Store) tick() int64 {
 	return s.time
 }
 
+// Sync makes everything that reads can see survive a power cut. Local writes are synced before they are acknowledged;
+// who carries foreign ones further, to a file say, calls this first.
+func (s *Store) Sync() error { return s.kv.Sync() }
+
+// RefuseWrites makes local writes fail with an error that wraps ErrClock, for as long as reason is not empty: a wrong
+// clock would put them behind, or far ahead of, everybody else's.
+func (s *Store) RefuseWrites(reason string) { s.clockFault.Store(&reason) }
+
 // AgentTime gives the clock that writes are stamped with.
 func (s *Store) AgentTime() time.Time { return time.UnixMilli(s.tick()).UTC() }
 
@@ -294,7 +304,6 @@ func (s *Store) wakeAt(ms int64) {
 }
 
 func (s *Store) alarm(code, message string) {
-	s.log.Warn("alarm", "code", code, "text", message)
 	if s.alarmFn != nil {
 		s.alarmFn(code, message)
 	}
