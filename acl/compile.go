@@ -188,18 +188,42 @@ func (c *compiler) grant(g *grants, subject string) {
 
 func (c *compiler) finish(network record.NetworkID) {
 	c.byTag = make(map[record.Tag]*node, len(c.byPath))
+	c.root.sort()
 	for path, n := range c.byPath {
 		c.byTag[network.TagOf(path)] = n
 		n.sort()
 	}
-	c.root.sort()
 	c.peer.sort()
-	for k, w := range c.keys {
-		if w.member = w.live() && c.peer.has(w); w.member {
-			c.members = append(c.members, k)
+	var members []*principal
+	for _, w := range c.principals {
+		if w.member = w.identity && w.live() && c.peer.has(w); w.member {
+			members = append(members, w)
+			c.members = append(c.members, w.key)
 		}
 	}
 	slices.SortFunc(c.members, record.CompareKeys)
+	full := make([]bool, len(c.listed))
+	for number := range full {
+		one := grants{groups: []uint32{uint32(number)}}
+		full[number] = one.hasEach(members, nil)
+	}
+	c.root.everyMember = c.root.read.hasEach(members, full)
+	for _, n := range c.byPath {
+		n.everyMember = n.read.hasEach(members, full)
+	}
+}
+
+// hasEach tells whether g has all members; full says which groups do, so that this is quick for most rules.
+func (g *grants) hasEach(members []*principal, full []bool) bool {
+	if full != nil && slices.ContainsFunc(g.groups, func(number uint32) bool { return full[number] }) {
+		return true
+	}
+	for _, w := range members {
+		if !g.has(w) {
+			return false
+		}
+	}
+	return true
 }
 
 func (n *node) sort() { n.eachOf(Read|Write, (*grants).sort) }

@@ -56,6 +56,7 @@ type parser struct {
 	former  map[record.PublicKey]int
 	retired map[record.PublicKey]int
 	once    map[string]int // words that may stand on one line only
+	keeps   int
 }
 
 func (p *parser) fail(at int, hint, format string, args ...any) {
@@ -257,9 +258,9 @@ func (p *parser) retiredKey() {
 }
 
 func (p *parser) keep() {
-	if len(p.file.Keeps) == MaxKeeps {
-		if p.once["too many"]++; p.once["too many"] == 1 {
-			p.fail(0, "leave the index off to keep a whole write, or write the values again by a trusted identity",
+	if p.keeps++; p.keeps > MaxKeeps {
+		if p.keeps == MaxKeeps+1 { // one fault for all of them
+			p.fail(0, "leave the index off to keep a whole write, or have a trusted identity write the values again",
 				"more than %d keep lines", MaxKeeps)
 		}
 		return
