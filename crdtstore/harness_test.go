@@ -132,7 +132,13 @@ func (n *testNet) startOn(name string, disk *memKV, dir string) *node {
 	nd.Store = s
 	ctx, cancel := context.WithCancel(context.Background())
 	nd.cancel = cancel
-	go func() { nd.done <- s.Run(ctx) }()
+	go func() {
+		err := s.Run(ctx)
+		if err != nil && !errors.Is(err, errPower) {
+			n.t.Errorf("run %s: %v", name, err)
+		}
+		nd.done <- err
+	}()
 	n.t.Cleanup(nd.stop)
 	return nd
 }

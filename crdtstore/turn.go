@@ -31,6 +31,7 @@ type turn struct {
 	now     int64 // agent time, Unix milliseconds
 	policy  *acl.Policy
 	paths   map[record.Tag]*pathState
+	blind   map[record.Tag][]*slot // new slots of paths that this agent may not read
 	dag     *dagState
 	fresh   map[record.Digest]*record.Block // blocks of this turn
 	foreign []*record.Block                 // the same in the order in which go-ds-crdt gets them
@@ -61,7 +62,7 @@ func (p *pathState) judge(r *rules) {
 func (s *Store) newTurn() *turn {
 	return &turn{
 		s: s, view: s.kv.View(), now: s.tick(), policy: s.Policy(),
-		paths: make(map[record.Tag]*pathState), dag: s.dag.Load().clone(),
+		paths: make(map[record.Tag]*pathState), blind: make(map[record.Tag][]*slot), dag: s.dag.Load().clone(),
 		fresh: make(map[record.Digest]*record.Block), rows: newRows(), spill: make(map[record.ID][]byte),
 	}
 }
@@ -98,12 +99,15 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, s := range t.blind[key] {
+		fresh.insert(s)
+	}
 	if p != nil { // widened: keep what the turn changed
 		for _, s := range p.slots {
 			fresh.insert(s)
 		}
-		fresh.dirty = p.dirty
 	}
+	fresh.dirty = p != nil && p.dirty
 	t.paths[key] = fresh
 	return fresh, nil
 }
@@ -265,12 +269,13 @@ func (t *turn) write(w *record.Write, entries map[record.ID][]byte) error {
 		t.size += 190 + 16*len(s.tags)
 		if !t.policy.MayRead(t.s.self, s.tags) {
 			// None of our business: the row says where it belongs, no byte of path or value is kept.
+			s.changed = false
 			t.rows.set(slotKey(w.Slots[i].PathKey(), v), s.encode())
+			t.blind[w.Slots[i].PathKey()] = append(t.blind[w.Slots[i].PathKey()], s)
 			if t.counted(w.Slots[i].PathKey()) {
 				t.s.counters.withheld++
 			}
 			if p := t.paths[w.Slots[i].PathKey()]; p != nil {
-				s.changed = false
 				p.insert(s)
 			}
 			continue
