@@ -40,12 +40,12 @@ var codeRows = []codeRow{
 	{crdtstore.ErrCorrupt, CodeCorrupt, connect.CodeDataLoss, http.StatusInternalServerError,
 		"the entry is fetched again from a peer; check the disk and syncagent status"},
 	{crdtstore.ErrBadCursor, CodeBadCursor, connect.CodeInvalidArgument, http.StatusBadRequest, "leave the cursor out to start from the present state"},
+	{crdtstore.ErrPolicy, CodeBadPolicy, connect.CodeInvalidArgument, http.StatusBadRequest, "syncagent acl check tells what is wrong with a policy"},
 	{crdtstore.ErrClosed, CodeStopping, connect.CodeUnavailable, http.StatusServiceUnavailable, ""},
 	{context.DeadlineExceeded, CodeTimeout, connect.CodeDeadlineExceeded, http.StatusGatewayTimeout, ""},
 	{context.Canceled, CodeCanceled, connect.CodeCanceled, 499, ""},
 	{nil, CodeBadPath, connect.CodeInvalidArgument, http.StatusBadRequest, "a path looks like /certs/web/tls.key"},
 	{nil, CodeBadRequest, connect.CodeInvalidArgument, http.StatusBadRequest, ""},
-	{nil, CodeBadPolicy, connect.CodeInvalidArgument, http.StatusBadRequest, "syncagent acl check tells what is wrong with a policy"},
 	{nil, CodeBusy, connect.CodeResourceExhausted, http.StatusServiceUnavailable, "try again, or raise limits.requests or limits.watches"},
 	{nil, CodeInternal, connect.CodeInternal, http.StatusInternalServerError, "the agent's log says more"},
 }

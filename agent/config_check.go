@@ -11,9 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/multiformats/go-multiaddr"
-
 	"syncagent/crdtstore/record"
+	"syncagent/p2p"
 )
 
 // minHistory is how long superseded entries are kept in any case: the view's rules depend on it.
@@ -92,65 +91,27 @@ func (c *Config) checkTrust(k *check) {
 	}
 }
 
+const wantAddress = "want HOST:PORT or a multiaddress such as /dns4/db1/tcp/7424, with or without /p2p/ID (QUIC only with), not %q"
+
 func (c *Config) checkAddresses(k *check) {
 	if len(c.Listen) == 0 {
 		k.add("listen", "missing: other agents could not reach this one")
 	}
 	for i, a := range c.Listen {
-		if err := checkListen(a); err != nil {
-			k.add(fmt.Sprintf("listen[%d]", i), "%v", err)
+		if err := p2p.CheckListen(a); err != nil {
+			k.add(fmt.Sprintf("listen[%d]", i), "want /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1 (or ip6), not %q", a)
 		}
 	}
 	for i, a := range c.Announce {
-		if _, err := multiaddr.NewMultiaddr(a); err != nil {
-			k.add(fmt.Sprintf("announce[%d]", i), "want a multiaddress such as /dns4/web1.example.org/tcp/7424, not %q", a)
+		if err := p2p.CheckAddr(a); err != nil {
+			k.add(fmt.Sprintf("announce[%d]", i), wantAddress, a)
 		}
 	}
 	for i, a := range c.Bootstrap {
-		if err := checkBootstrap(a); err != nil {
-			k.add(fmt.Sprintf("bootstrap[%d]", i), "%v", err)
+		if err := p2p.CheckAddr(a); err != nil {
+			k.add(fmt.Sprintf("bootstrap[%d]", i), wantAddress, a)
 		}
 	}
-}
-
-// checkListen accepts addresses of the transports that agents speak: TCP and QUIC on an IP address.
-func checkListen(address string) error {
-	bad := fmt.Errorf("want /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1 (or ip6), not %q", address)
-	m, err := multiaddr.NewMultiaddr(address)
-	if err != nil {
-		return bad
-	}
-	var names []string
-	for _, p := range m.Protocols() {
-		names = append(names, p.Name)
-	}
-	switch strings.Join(names, " ") {
-	case "ip4 tcp", "ip6 tcp", "ip4 udp quic-v1", "ip6 udp quic-v1":
-		return nil
-	}
-	return bad
-}
-
-// checkBootstrap accepts multiaddresses, host:port and host.
-func checkBootstrap(address string) error {
-	bad := fmt.Errorf("want host:port or a multiaddress such as /dns4/db1/tcp/7424, not %q", address)
-	if strings.HasPrefix(address, "/") {
-		if _, err := multiaddr.NewMultiaddr(address); err != nil {
-			return bad
-		}
-		return nil
-	}
-	host := address
-	if h, port, err := net.SplitHostPort(address); err == nil {
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return bad
-		}
-		host = h
-	}
-	if host == "" || strings.ContainsAny(host, " \t/@") || strings.Contains(host, ":") && net.ParseIP(host) == nil {
-		return bad
-	}
-	return nil
 }
 
 func (c *Config) checkAPI(k *check) {

@@ -80,7 +80,7 @@ bootstrap: ["db1:99999"]
 		`flag for log.format: want auto or text or json, not "xml"`,
 		`admins[0]: peer ID "nobody"`,
 		`network: network ID "abc"`,
-		`bootstrap[0]: want host:port`,
+		`bootstrap[0]: want HOST:PORT`,
 	}
 	if err == nil {
 		t.Fatal("no error")

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type fakeStore struct {
 	policy  policy
 	text    []byte
 	fail    error // what Write returns, if set
+	listed  atomic.Int64
 }
 
 func newFakeStore() *fakeStore {
@@ -102,12 +104,13 @@ func (f *fakeStore) ring() {
 type fakeSnapshot struct {
 	items  map[string]crdtstore.Item
 	cursor string
+	listed *atomic.Int64
 }
 
 func (f *fakeStore) Snapshot() (snapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &fakeSnapshot{maps.Clone(f.items), fmt.Sprint(len(f.events))}, nil
+	return &fakeSnapshot{maps.Clone(f.items), fmt.Sprint(len(f.events)), &f.listed}, nil
 }
 
 func (s *fakeSnapshot) Get(path string, value bool) (crdtstore.Item, error) {
@@ -132,6 +135,7 @@ func (s *fakeSnapshot) List(prefix string, values bool, fn func(crdtstore.Item) 
 		}
 		value := bytes.Clone(item.Value)
 		item.Value = value
+		s.listed.Add(1)
 		if err := fn(item); err != nil {
 			return err
 		}

@@ -148,6 +148,9 @@ func (k *kv) Count(_ context.Context, r *connect.Request[apiv1.CountRequest]) (*
 }
 
 func (k *kv) List(ctx context.Context, r *connect.Request[apiv1.ListRequest], stream *connect.ServerStream[apiv1.ListResponse]) error {
+	if err := refuseUnknown(r.Msg); err != nil {
+		return err
+	}
 	prefix, snap, err := k.open(r.Msg.GetPrefix())
 	if err != nil {
 		return err
@@ -179,6 +182,9 @@ func (k *kv) List(ctx context.Context, r *connect.Request[apiv1.ListRequest], st
 }
 
 func (k *kv) Watch(ctx context.Context, r *connect.Request[apiv1.WatchRequest], stream *connect.ServerStream[apiv1.WatchResponse]) error {
+	if err := refuseUnknown(r.Msg); err != nil {
+		return err
+	}
 	if n := len(r.Msg.GetPrefixes()); n == 0 || n > maxWatchPrefixes {
 		return badRequest("want 1 to %d prefixes, not %d", maxWatchPrefixes, n)
 	}

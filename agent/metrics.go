@@ -71,7 +71,6 @@ var (
 	descSerial    = gauge("policy_serial", "Serial of the policy in force, 0 for none.")
 	descAlarm     = gauge("alarm", "1 for every alarm that is raised.", "code")
 	descKnown     = gauge("peers_known", "Peers that this agent knows of.")
-	descConnected = gauge("peers_connected", "Peers that are connected.")
 	descLag       = gauge("peer_lag_blocks", "Blocks that a peer has and this agent lacks, as far as it knows.", "peer")
 	descSkew      = gauge("peer_clock_skew_seconds", "A peer's clock minus ours.", "peer")
 	descFiles     = gauge("mirror_files", "Files of a mirror.", "mirror")
@@ -104,19 +103,14 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for code := range codes {
 		set(descAlarm, 1, code)
 	}
-	connected := 0
 	peers := c.s.peers.Peers()
 	for _, p := range peers {
 		set(descLag, float64(p.GetLagBlocks()), p.GetPeerId())
 		if p.ClockSkewMs != nil {
 			set(descSkew, p.GetClockSkewMs()/1000, p.GetPeerId())
 		}
-		if p.GetConnected() {
-			connected++
-		}
 	}
 	set(descKnown, float64(len(peers)))
-	set(descConnected, float64(connected))
 	mirrors, _ := c.s.mirrors.Status()
 	for _, m := range mirrors {
 		set(descFiles, float64(m.GetFiles()), m.GetName())

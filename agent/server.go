@@ -26,7 +26,7 @@ const (
 	// included.
 	maxMessage = (record.MaxWriteBytes + 2<<20) * 3 / 2
 	// stopTimeout is what requests get to finish when the agent stops; then their connections are closed.
-	stopTimeout = 2 * time.Second
+	stopTimeout = 1500 * time.Millisecond
 )
 
 // server answers the API on the socket, and health and metrics on both ports.
@@ -46,6 +46,8 @@ func (s *server) socketHandler() http.Handler {
 		connect.WithInterceptors(observer{s}),
 		connect.WithReadMaxBytes(maxMessage),
 		connect.WithCompression("gzip", nil, nil), // callers are on this host, and small secrets do not compress well
+		connect.WithCodec(strictJSON{"json"}),
+		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
 	}
 	routes := map[string]http.Handler{}
 	path, handler := apiv1connect.NewKVHandler(s.kv, options...)
@@ -160,7 +162,11 @@ type observer struct{ s *server }
 func (o observer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 		start := time.Now()
-		response, err := next(ctx, r)
+		err := refuseUnknown(r.Any())
+		var response connect.AnyResponse
+		if err == nil {
+			response, err = next(ctx, r)
+		}
 		o.s.answered(ctx, methodOf(r.Spec()), false, err, time.Since(start))
 		if err != nil {
 			return nil, toConnect(err)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -312,10 +314,30 @@ func TestStopWithStuckReader(t *testing.T) {
 	if !stream.Receive() {
 		t.Fatal(stream.Err())
 	}
+	waitUntil(t, "the server is stuck in a write", func() bool {
+		before := s.fake.listed.Load()
+		<-time.After(50 * time.Millisecond)
+		return before > 2 && before == s.fake.listed.Load()
+	})
 	start := time.Now()
 	s.stop()
 	if took := time.Since(start); took > 4*time.Second {
 		t.Errorf("stopping took %v", took)
+	}
+}
+
+// waitUntil polls a condition for up to 20 seconds.
+func waitUntil(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain: %s", what)
+		case <-ticker.C:
+		}
 	}
 }
 
@@ -452,7 +474,44 @@ func TestConnectJSON(t *testing.T) {
 		t.Errorf("unknown method: %v", r.Status)
 	}
 	r, body = s.do(t, "POST", "/syncagent.v1.KV/Put", `{"path":"/j","valeu":"aGk="}`, "Content-Type", "application/json")
-	t.Logf("unknown field: %v %s", r.Status, body)
+	if r.StatusCode != 400 || string(s.fake.items["/j"].Value) != "hi" {
+		t.Errorf("misspelt field: %v %s", r.Status, body)
+	}
+	r, body = s.do(t, "POST", "/syncagent.v1.Agent/Status", `{}`, "Content-Type", "application/json; charset=utf-8")
+	if r.StatusCode != 200 || !strings.Contains(body, `"peer_id"`) {
+		t.Errorf("%v %s", r.Status, body)
+	}
+}
+
+// A field from a newer caller is refused, wherever it stands, and never ignored.
+func TestUnknownFieldsAreRefused(t *testing.T) {
+	s, ctx := startServer(t), t.Context()
+	newer := func(m proto.Message) {
+		m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 1))
+	}
+	one := &apiv1.PutRequest{Path: "/a"}
+	newer(one)
+	_, err := s.client.KV.Put(ctx, connect.NewRequest(one))
+	if e := ErrorOf(err); e == nil || e.Code != CodeBadRequest || e.Hint == "" {
+		t.Errorf("put: %v", err)
+	}
+	_, err = s.client.KV.Batch(ctx, connect.NewRequest(&apiv1.BatchRequest{Ops: []*apiv1.Op{{Op: &apiv1.Op_Put{Put: one}}}}))
+	if e := ErrorOf(err); e == nil || e.Code != CodeBadRequest {
+		t.Errorf("batch: %v", err)
+	}
+	list := &apiv1.ListRequest{}
+	newer(list)
+	stream, err := s.client.KV.List(ctx, connect.NewRequest(list))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close() //nolint:errcheck // its error is in Err
+	if stream.Receive() || ErrorOf(stream.Err()).Code != CodeBadRequest {
+		t.Errorf("list: %v", stream.Err())
+	}
+	if len(s.fake.items) != 0 {
+		t.Error("something was written")
+	}
 }
 
 // The three protocols of Connect work on the socket, gRPC over HTTP/2 without TLS among them.
@@ -568,7 +627,7 @@ func TestPlainHandler(t *testing.T) {
 	}
 	_, text := fetch("GET", "/metrics")
 	for _, want := range []string{
-		`syncagent_api_requests_total{code="ok",method="KV/Put"} 1`, "syncagent_keys 1", "syncagent_ready 1", "syncagent_peers_connected 1",
+		`syncagent_api_requests_total{code="ok",method="KV/Put"} 1`, "syncagent_keys 1", "syncagent_ready 1", "syncagent_peers_known 2",
 		"syncagent_build_info{", `syncagent_peer_clock_skew_seconds{peer="12D3x"} 0.0015`, "process_resident_memory_bytes", "syncagent_watches 0",
 	} {
 		if !strings.Contains(text, want) {

@@ -1,0 +1,357 @@
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"syncagent/crdtstore"
+	"syncagent/crdtstore/record"
+	"syncagent/p2p"
+)
+
+// Options are what an agent is given besides its configuration.
+type Options struct {
+	Version string         // of the program, for status, peers and metrics
+	Log     *slog.Logger   // nil: nothing is logged
+	Level   *slog.LevelVar // of Log; nil: a reload leaves the level alone
+	OnReady func()         // called once when the agent serves
+}
+
+// Agent is one agent. Make it with New; its methods are safe for concurrent use.
+type Agent struct {
+	options Options
+	log     *slog.Logger
+	alarms  *Alarms
+	key     ed25519.PrivateKey
+	network record.NetworkID
+	admins  []record.PublicKey
+	ready   atomic.Bool
+
+	mu     sync.Mutex
+	config Config
+	node   *p2p.Node // while Run serves
+}
+
+// New checks the configuration and reads the identity. It touches nothing else; errors are an *Error.
+func New(c Config, o Options) (*Agent, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := faultsError(c.File, c.Check()); err != nil {
+		return nil, err
+	}
+	if c.Network == "" {
+		return nil, &Error{
+			Code: CodeBadConfig, Message: "this host belongs to no network yet: the configuration names none",
+			Hint: "syncagent init makes a network, syncagent join TOKEN makes this host part of one",
+		}
+	}
+	a := &Agent{options: o, log: o.Log, alarms: NewAlarms(o.Log), config: c}
+	var err error
+	if a.network, err = record.ParseNetworkID(c.Network); err != nil {
+		return nil, err
+	}
+	for _, admin := range c.Admins {
+		k, err := record.ParsePublicKey(admin)
+		if err != nil {
+			return nil, err
+		}
+		a.admins = append(a.admins, k)
+	}
+	if a.key, err = LoadKey(c.IdentityFile()); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Alarms is the list of what is wrong with this agent.
+func (a *Agent) Alarms() *Alarms { return a.alarms }
+
+// Run opens the store, listens and serves until ctx ends; then it stops within 5 seconds and returns nil. What keeps it
+// from starting is an *Error. It may be called once.
+func (a *Agent) Run(ctx context.Context) error {
+	limitMemory()
+	bridgeLibraries(a.log.Handler())
+	c := a.currentConfig()
+	r := &running{agent: a, config: c, metrics: newMetrics(a.options.Version)}
+	if err := r.open(); err != nil {
+		return errors.Join(err, r.close())
+	}
+	a.mu.Lock()
+	a.node = r.node
+	a.mu.Unlock()
+	err := r.serve(ctx)
+	return errors.Join(err, r.close())
+}
+
+func (a *Agent) currentConfig() Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config
+}
+
+// reloadable are the settings that Reload can put in force.
+var reloadable = []string{"bootstrap", "log.level"}
+
+// Reload puts those settings of c in force that can change while the agent runs: bootstrap and log.level. It returns
+// the key paths that changed and were applied, and those that wait for a restart. On an error nothing has changed.
+func (a *Agent) Reload(c Config) (applied, waiting []string, err error) {
+	if err := faultsError(c.File, c.Check()); err != nil {
+		return nil, nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, key := range changedKeys(&a.config, &c) {
+		if slices.Contains(reloadable, key) {
+			applied = append(applied, key)
+		} else {
+			waiting = append(waiting, key)
+		}
+	}
+	if a.node != nil {
+		if err := a.node.SetBootstrap(c.Bootstrap); err != nil {
+			return nil, nil, &Error{Code: CodeBadConfig, Message: err.Error(), Err: err}
+		}
+	}
+	if a.options.Level != nil {
+		if err := setLevel(a.options.Level, c.Log.Level); err != nil {
+			return nil, nil, err
+		}
+	}
+	a.config.Bootstrap, a.config.Log.Level = c.Bootstrap, c.Log.Level
+	return applied, waiting, nil
+}
+
+// changedKeys lists the key paths in which two configurations differ.
+func changedKeys(old, new *Config) (keys []string) {
+	values := map[string]any{}
+	eachSetting(reflect.ValueOf(old).Elem(), "", func(key string, v reflect.Value) { values[key] = v.Interface() })
+	eachSetting(reflect.ValueOf(new).Elem(), "", func(key string, v reflect.Value) {
+		was, ok := values[key].([]string)
+		is, ok2 := v.Interface().([]string)
+		if ok && ok2 && slices.Equal(was, is) { // nil and empty are the same list
+			return
+		}
+		if !reflect.DeepEqual(values[key], v.Interface()) {
+			keys = append(keys, key)
+		}
+	})
+	if !slices.Equal(old.Mirrors, new.Mirrors) {
+		keys = append(keys, "mirrors")
+	}
+	return keys
+}
+
+// ReloadFile reloads from a file and says in the log and by an alarm what came of it. It is what SIGHUP does.
+func (a *Agent) ReloadFile(load func() (Config, error)) {
+	c, err := load()
+	var applied, waiting []string
+	if err == nil {
+		applied, waiting, err = a.Reload(c)
+	}
+	if err != nil {
+		a.alarms.Raise("bad-reload", "", "the old settings stay in force: "+err.Error())
+		return
+	}
+	a.alarms.Clear("bad-reload", "")
+	a.log.Info("configuration reloaded", "applied", strings.Join(applied, " "), "need_restart", strings.Join(waiting, " "))
+}
+
+// running is what Run has opened.
+type running struct {
+	agent   *Agent
+	config  Config
+	metrics *metrics
+	store   *crdtstore.Store
+	node    *p2p.Node
+	mirrors *mirrors
+	socket  net.Listener
+	http    net.Listener // nil: api.http is empty
+}
+
+// open takes hold of everything that another process could have: data directory, ports, socket. Nothing is served yet.
+func (r *running) open() error {
+	a, c := r.agent, &r.config
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return &Error{Code: CodeBadConfig, Message: fmt.Sprintf("make data_dir: %v", err), Err: err,
+			Hint: "the agent's user must be able to write " + filepath.Dir(c.DataDir)}
+	}
+	var err error
+	r.store, err = crdtstore.Open(crdtstore.Options{
+		Dir: c.DataDir, Network: a.network, Key: a.key, Admins: a.admins,
+		History: time.Duration(c.Store.History), MinFree: uint64(c.Store.MinFree),
+		Log: a.log.With("part", "store"), Alarm: a.alarms.Set,
+		// The store calls these while Run serves, when node is set.
+		OnCommit: func(blocks []record.Outgoing) {
+			for _, b := range blocks {
+				r.node.Publish(b)
+			}
+		},
+		OnPolicy: func() {
+			a.alarms.Clear(alarmNoPolicy, "")
+			r.node.PolicyChanged()
+		},
+		OnWants: func() { r.node.WantsChanged() },
+	})
+	if err != nil {
+		return openError(err, c)
+	}
+	p2p.SetLibraryLog(warnings{a.log.With("part", "libp2p").Handler()})
+	r.node, err = p2p.New(p2p.Options{
+		Key: a.key, Network: a.network, Name: c.AgentName(), Version: a.options.Version,
+		Listen: c.Listen, Announce: c.Announce, Bootstrap: c.Bootstrap, PeersFile: filepath.Join(c.DataDir, "peers"),
+		Log: a.log.With("part", "network"), Registerer: r.metrics.registry, Libp2pMetrics: c.Metrics.Libp2p, Alarm: a.alarms.Set,
+	})
+	if err != nil {
+		return openError(err, c)
+	}
+	if r.mirrors, err = newMirrors(c, ownStore{r.store}, a.alarms, a.log); err != nil {
+		return err
+	}
+	if c.API.HTTP != "" {
+		if r.http, err = listenHTTP(c.API.HTTP); err != nil {
+			return err
+		}
+	}
+	r.socket, err = listenSocket(c.API)
+	return err
+}
+
+// close releases what open took. Listeners that were served are closed already.
+func (r *running) close() error {
+	var errs []error
+	for _, l := range []net.Listener{r.socket, r.http} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	if r.node != nil {
+		errs = append(errs, r.node.Close())
+	}
+	if r.store != nil {
+		errs = append(errs, r.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// serve runs all parts. They stop in order: first what takes requests, then the network, then the store, so that a
+// write that was begun is finished and announced. If one part fails all others stop too.
+func (r *running) serve(ctx context.Context) error {
+	a := r.agent
+	group, ctx := errgroup.WithContext(ctx)
+	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx))
+	nodeCtx, stopNode := context.WithCancel(context.WithoutCancel(ctx))
+	nodeDone, frontDone := make(chan struct{}), make(chan struct{})
+
+	group.Go(func() error { return r.store.Run(storeCtx) })
+	group.Go(func() error {
+		defer close(nodeDone)
+		err := r.node.Run(nodeCtx, r.store)
+		if nodeCtx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // stopped while it was still starting
+		}
+		return err
+	})
+	group.Go(func() error {
+		defer close(frontDone)
+		return r.serveFront(ctx)
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		a.ready.Store(false)
+		notifySystemd("STOPPING=1")
+		a.log.Info("agent stops")
+		<-frontDone
+		stopNode()
+		<-nodeDone
+		stopStore()
+		return nil
+	})
+	return group.Wait()
+}
+
+// serveFront serves the API and keeps the mirrors until ctx ends.
+func (r *running) serveFront(ctx context.Context) error {
+	a := r.agent
+	r.takeFirstPolicy(ctx)
+	s := r.newServer(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serve(ctx, r.socket, s.socketHandler(), a.log) })
+	if r.http != nil {
+		group.Go(func() error { return serve(ctx, r.http, s.plainHandler(), a.log) })
+	}
+	group.Go(func() error { return r.mirrors.run(ctx) })
+	group.Go(func() error { return runTidy(ctx, debug.FreeOSMemory) })
+	if interval := watchdogInterval(); interval > 0 {
+		group.Go(func() error { return runWatchdog(ctx, interval, func() { r.store.Stats() }) })
+	}
+	a.ready.Store(true)
+	notifySystemd("READY=1")
+	a.log.Info("agent ready", "name", r.config.AgentName(), "peer_id", record.KeyOf(a.key).String(), "network", a.network.String(),
+		"version", a.options.Version, "socket", r.config.API.Socket, "listen", r.node.Addrs())
+	if a.options.OnReady != nil {
+		a.options.OnReady()
+	}
+	return group.Wait()
+}
+
+func (r *running) newServer(ctx context.Context) *server {
+	a, c := r.agent, &r.config
+	self, own := record.KeyOf(a.key), ownStore{r.store}
+	s := &server{
+		log: a.log.With("part", "api"), metrics: r.metrics,
+		requests: make(chan struct{}, c.Limits.Requests), watches: make(chan struct{}, c.Limits.Watches),
+		kv: &kv{self: self, store: own, stop: ctx, now: r.store.AgentTime},
+		service: &service{
+			self: self, name: c.AgentName(), network: a.network, version: a.options.Version, started: time.Now(),
+			ready: a.ready.Load, store: own, peers: ownNetwork{r.node}, mirrors: r.mirrors, alarms: a.alarms, parsePolicy: parsePolicy,
+		},
+	}
+	r.metrics.registry.MustRegister(collector{s.service})
+	return s
+}
+
+const alarmNoPolicy = "no-policy"
+
+// takeFirstPolicy gives an agent that has no policy the one that init wrote beside its configuration.
+func (r *running) takeFirstPolicy(ctx context.Context) {
+	if r.store.Policy() != nil {
+		return
+	}
+	alarms := r.agent.alarms
+	text, err := os.ReadFile(r.config.PolicyFile())
+	if err == nil {
+		err = r.store.SetPolicy(ctx, text)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		alarms.Raise("bad-policy", "", fmt.Sprintf("%s: %v", r.config.PolicyFile(), err))
+	}
+	if r.store.Policy() == nil {
+		alarms.Raise(alarmNoPolicy, "", "no policy yet: nothing can be read or written, and peers are not connected")
+	}
+}
+
+// warnings lets only warnings and errors through: libraries talk a lot.
+type warnings struct{ slog.Handler }
+
+func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
+}

@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore"
+	"syncagent/crdtstore/record"
+	"syncagent/sync/mirror"
+	"syncagent/sync/trigger"
+)
+
+// mirrorWatchInterval is how often the state of the mirrors is looked at for alarms.
+const mirrorWatchInterval = time.Second
+
+// mirrors are the mirrors of the configuration.
+type mirrors struct {
+	list   []*configMirror
+	alarms *Alarms
+}
+
+type configMirror struct {
+	title, mode string
+	*mirror.Mirror
+	triggers *trigger.Runner // nil: none
+}
+
+// newMirrors makes the mirrors of a configuration; nothing is touched before run. A faulty trigger file is an alarm and
+// holds up neither the other triggers nor the files.
+func newMirrors(c *Config, s store, alarms *Alarms, log *slog.Logger) (*mirrors, error) {
+	m := &mirrors{alarms: alarms}
+	roots, taken := []string{}, []string{c.DataDir, c.File, c.IdentityFile(), c.AdminKeyFile(), c.API.Socket}
+	for i := range c.Mirrors {
+		mc := &c.Mirrors[i]
+		roots = append(roots, mc.Dir)
+		if mc.TriggersDir != "" {
+			taken = append(taken, mc.TriggersDir)
+		}
+		one, err := newMirror(mc, c, s, alarms, log)
+		if err != nil {
+			return nil, &Error{Code: CodeBadConfig, Message: fmt.Sprintf("mirrors[%d]: %v", i, err), Err: err}
+		}
+		m.list = append(m.list, one)
+	}
+	if err := mirror.CheckDirs(roots, taken); err != nil && len(roots) > 0 {
+		return nil, &Error{Code: CodeBadConfig, Message: err.Error(), Err: err, Hint: "give every mirror a directory of its own"}
+	}
+	return m, nil
+}
+
+func newMirror(mc *MirrorConfig, c *Config, s store, alarms *Alarms, log *slog.Logger) (*configMirror, error) {
+	log = log.With("mirror", mc.title())
+	one := &configMirror{title: mc.title(), mode: mc.Mode}
+	if mc.TriggersDir != "" {
+		specs, err := trigger.Load(mc.TriggersDir)
+		if err != nil {
+			alarms.Raise("trigger-files", mc.title(), err.Error())
+		}
+		prefix, err := record.CleanPrefix(mc.Prefix)
+		if err != nil {
+			return nil, err
+		}
+		one.triggers = trigger.New(trigger.Options{Specs: specs, Prefix: prefix, Dir: mc.Dir, Log: log})
+	}
+	var err error
+	one.Mirror, err = mirror.New(storeSource{s}, mirror.Options{
+		Prefix: mc.Prefix, Dir: mc.Dir, StateDir: filepath.Join(c.DataDir, "mirrors"),
+		FileMode: fs.FileMode(mc.FileMode), Owner: mc.Owner, Group: mc.Group, Triggers: one.triggers, Log: log,
+	})
+	return one, err
+}
+
+// run keeps all mirrors until ctx ends.
+func (m *mirrors) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, one := range m.list {
+		group.Go(func() error { return one.Run(ctx) })
+	}
+	if len(m.list) > 0 {
+		group.Go(func() error { return m.watch(ctx) })
+	}
+	return group.Wait()
+}
+
+// watch raises and clears alarms as the states of the mirrors change.
+func (m *mirrors) watch(ctx context.Context) error {
+	ticker := time.NewTicker(mirrorWatchInterval)
+	defer ticker.Stop()
+	for {
+		for _, one := range m.list {
+			s := one.Status()
+			for _, bad := range []mirror.State{mirror.StateHalted, mirror.StateHeld, mirror.StateIncomplete, mirror.StateFailing} {
+				if s.State == bad {
+					m.alarms.Raise("mirror-"+string(bad), one.title, s.LastError)
+				} else if s.State != mirror.StateSyncing { // which says nothing yet
+					m.alarms.Clear("mirror-"+string(bad), one.title)
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// Status implements mirrorState.
+func (m *mirrors) Status() (list []*apiv1.Mirror, triggers []*apiv1.Trigger) {
+	for _, one := range m.list {
+		s := one.Mirror.Status()
+		list = append(list, &apiv1.Mirror{
+			Name: one.title, Prefix: s.Prefix, Dir: s.Dir, Mode: one.mode, State: string(s.State),
+			Files: int64(s.Files), Pending: int64(s.Pending), LastError: s.LastError,
+		})
+		if one.triggers == nil {
+			continue
+		}
+		for _, t := range one.triggers.Status() {
+			out := &apiv1.Trigger{
+				Path: t.Path, Command: t.Command, Runs: int64(t.Runs), Pending: t.Pending, LastOutput: string(bytes.ToValidUTF8(t.LastOutput, []byte("?"))),
+			}
+			if t.Runs > 0 {
+				exit := int32(t.LastExit)
+				out.LastExit = &exit
+			}
+			triggers = append(triggers, out)
+		}
+	}
+	return list, triggers
+}
+
+// storeSource lets mirrors read the agent's own store.
+type storeSource struct{ store }
+
+// List implements mirror.Source.
+func (s storeSource) List(ctx context.Context, prefix string, fn func(mirror.File) error) (string, error) {
+	snap, err := s.Snapshot()
+	if err != nil {
+		return "", err
+	}
+	defer snap.Close()
+	err = snap.List(prefix, false, func(i crdtstore.Item) error {
+		if record.Reserved(i.Path) {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return fn(fileOf(&i))
+	})
+	return snap.Cursor(), err
+}
+
+// Fetch implements mirror.Source.
+func (s storeSource) Fetch(ctx context.Context, paths []string, fn func(mirror.File, io.Reader) error) error {
+	snap, err := s.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer snap.Close()
+	for _, path := range paths {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		item, err := snap.Get(path, true)
+		var content io.Reader = bytes.NewReader(item.Value)
+		switch {
+		case errors.Is(err, crdtstore.ErrNotFound):
+			continue
+		case err != nil:
+			item.Path, content = path, failedReader{err}
+		}
+		if err := fn(fileOf(&item), content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failedReader reports what is wrong with one path to whoever reads it.
+type failedReader struct{ err error }
+
+func (r failedReader) Read([]byte) (int, error) { return 0, r.err }
+
+// Watch implements mirror.Source.
+func (s storeSource) Watch(ctx context.Context, prefix, cursor string, fn func(mirror.Change) error) error {
+	err := s.store.Watch(ctx, watchOptions{prefixes: []string{prefix}, since: cursor}, func(e crdtstore.Event) error {
+		switch e.Type {
+		case crdtstore.EventReset:
+			return mirror.ErrReset
+		case crdtstore.EventPut, crdtstore.EventDelete:
+			return fn(mirror.Change{File: fileOf(&e.Item), Deleted: e.Type == crdtstore.EventDelete, More: e.More})
+		}
+		return nil // synced, policy: what they change comes as events of its own
+	})
+	if errors.Is(err, crdtstore.ErrBadCursor) {
+		return fmt.Errorf("%w: %w", mirror.ErrReset, err)
+	}
+	return err
+}
+
+func fileOf(i *crdtstore.Item) mirror.File {
+	return mirror.File{Path: i.Path, Version: i.Version, Mode: i.Mode, Size: i.Size}
+}
