@@ -9,17 +9,15 @@ import (
 )
 
 const (
-	gossipGrace    = 200 * time.Millisecond // entries may come by themselves: pushed, or in the message
-	fetchEvery     = 5 * time.Second        // look for wants again, whether or not a bell rang
-	fetchMissMin   = time.Second            // back-off after a peer had nothing of what was asked
-	fetchMissMax   = 30 * time.Second
-	wantsAtOnce    = 128
-	serveAtOnce    = 8 // wants handed to the replica at a time: up to 2 MiB of entries
-	fetchRounds    = 100000
-	originHeadway  = 20 * time.Millisecond // that peers with blocks of their own have before others are asked
-	recentGossip   = 2 * time.Second
-	maxPushQueue   = 64
-	pushOfferLimit = 512 << 10 // bytes of a push frame before compression
+	gossipGrace   = 200 * time.Millisecond // entries may come by themselves: pushed, or in the message
+	fetchEvery    = 5 * time.Second        // look for wants again, whether or not a bell rang
+	fetchMissMin  = time.Second            // back-off after a peer had nothing of what was asked
+	fetchMissMax  = 5 * time.Second
+	wantsAtOnce   = 128
+	serveAtOnce   = 8 // wants handed to the replica at a time: up to 2 MiB of entries
+	fetchRounds   = 100000
+	originHeadway = 20 * time.Millisecond // that peers with blocks of their own have before others are asked
+	recentGossip  = 2 * time.Second
 )
 
 // wantsLoop has the peers asked for entries: those whose blocks came by gossip just now first, then all.
@@ -208,12 +206,13 @@ func (n *Node) takePush(ctx context.Context, s *session, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	return n.ingestFresh(ctx, s, s, parcels)
+	return n.ingestFresh(ctx, s, s, false, parcels)
 }
 
 // ingestFresh takes parcels that came by push or gossip. Blocks that are missing before them are asked of another
-// session than the one that delivered, if that is likelier to have them.
-func (n *Node) ingestFresh(ctx context.Context, from, ask *session, parcels []record.Parcel) error {
+// session than the one that delivered, if that is likelier to have them. Who only relays is not to blame for what breaks
+// the block rule: it is passed on before it is checked.
+func (n *Node) ingestFresh(ctx context.Context, from, ask *session, relayed bool, parcels []record.Parcel) error {
 	got, err := n.replica.Ingest(ctx, from.key, parcels)
 	if err != nil {
 		return err
@@ -222,42 +221,15 @@ func (n *Node) ingestFresh(ctx context.Context, from, ask *session, parcels []re
 		n.noteBlocks()
 		n.stats.blocks.WithLabelValues("gossip").Add(float64(got.New))
 	}
+	if got.Invalid != nil {
+		n.stats.garbage.Inc()
+		n.log.Debug("invalid data from a peer", "peer", from.id, "relayed", relayed, "err", got.Invalid)
+		if !relayed {
+			n.gate.strike(from.id)
+		}
+	}
 	if len(got.Missing) > 0 {
 		n.noteGap(ask, got.Missing)
 	}
 	return nil
-}
-
-// pushLoop sends queued pushes to a peer over one kept stream.
-func (n *Node) pushLoop(ctx context.Context, s *session) {
-	var f *frames
-	done := func() {}
-	defer func() { done() }()
-	for {
-		var payload []byte
-		select {
-		case <-ctx.Done():
-			return
-		case payload = <-s.pushes:
-		}
-		for try := range 2 { // the kept stream may have ended for idleness
-			if f == nil {
-				var err error
-				if f, done, err = n.openStream(ctx, s, protoEntry); err != nil {
-					f, done = nil, func() {}
-					n.log.Debug("entry not pushed", "peer", s.id, "err", err)
-					break
-				}
-			}
-			err := f.write(framePush, payload)
-			if err == nil {
-				break
-			}
-			done()
-			f = nil
-			if try > 0 {
-				n.log.Debug("entry not pushed", "peer", s.id, "err", err)
-			}
-		}
-	}
 }

@@ -34,7 +34,6 @@ const (
 	frameHeads   byte = 23
 	frameParcels byte = 24
 	frameDone    byte = 25
-	frameBusy    byte = 26
 
 	frameWants   byte = 30 // entry streams
 	frameAnswers byte = 31

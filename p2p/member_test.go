@@ -242,6 +242,22 @@ func TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly(t *testing.T) {
 	}
 }
 
+// TestStandingIsReconciled: a second connection that came up while the first was closed for a new policy must not keep
+// the old standing.
+func TestStandingIsReconciled(t *testing.T) {
+	a, b := pair(t, nil)
+	b.node.mu.Lock()
+	s := b.node.sessions[a.self.PeerID()]
+	s.cancel()
+	s.standing = bootstrap
+	b.node.mu.Unlock()
+	a.publish([]byte("v"), "/x")
+	eventually(t, func() bool {
+		now := b.node.session(a.self.PeerID())
+		return now != nil && now != s && now.standing == member && equal(a, b)()
+	}, "a new session as a member")
+}
+
 func TestRedialAfterRestart(t *testing.T) {
 	a, b := pair(t, nil)
 	listen := slices.Clone(a.node.Addrs())

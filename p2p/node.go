@@ -68,7 +68,8 @@ type Node struct {
 	announce []ma.Multiaddr
 	replica  Replica // set by Run before anything else runs
 	stats    counters
-	out      outbox
+	outbox   *mailbox[Outgoing]
+	recent   *recent
 
 	dialBell   chan struct{} // somebody may have to be dialled
 	policyBell chan struct{} // standings and policies have to be looked at
@@ -107,9 +108,8 @@ func New(o Options) (*Node, error) {
 		o: o, log: o.Log, self: record.KeyOf(o.Key), gate: newGater(o.Log),
 		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
 		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1),
-		sessions: map[peer.ID]*session{},
+		sessions: map[peer.ID]*session{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(),
 	}
-	n.out.init()
 	n.gate.onBan = func(p peer.ID) { go n.closePeer(p) }
 	var listenOn []ma.Multiaddr
 	for _, s := range o.Listen {

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"math/rand/v2"
 	"time"
-
-	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 const (
@@ -22,26 +20,35 @@ func (n *Node) policyLoop(ctx context.Context) error {
 			return ctx.Err()
 		case <-n.policyBell:
 		}
-		var changed []peer.ID
+		n.reconcile(ctx)
 		n.mu.Lock()
-		for id, s := range n.sessions {
-			if n.gate.standing(id) != s.standing {
-				changed = append(changed, id)
-			} else {
-				ring(s.policyBell)
-			}
+		for _, s := range n.sessions {
+			ring(s.policyBell)
 		}
 		n.mu.Unlock()
-		for _, id := range changed {
-			n.log.Info("membership of a peer changed, connection closed", "peer", id, "member", n.gate.standing(id) == member)
-			n.closePeer(id)
-		}
-		for _, id := range n.host.Network().Peers() {
-			if n.gate.standing(id) == stranger {
-				n.closePeer(id)
-			}
-		}
 		ring(n.dialBell)
+	}
+}
+
+// reconcile closes connections whose peer may do more or less than when it connected, and sees that every connected
+// peer has a session. Somebody who became a member has to connect anew, too: gossipsub asks once whom it may trust.
+func (n *Node) reconcile(ctx context.Context) {
+	var ended []*session
+	n.mu.Lock()
+	for id, s := range n.sessions {
+		if n.gate.standing(id) != s.standing {
+			delete(n.sessions, id) // a second connection may come up while we close the first
+			ended = append(ended, s)
+		}
+	}
+	n.mu.Unlock()
+	for _, s := range ended {
+		s.cancel()
+		n.log.Info("standing of a peer changed, connection closed", "peer", s.id, "member", n.gate.standing(s.id) == member)
+		n.closePeer(s.id)
+	}
+	for _, id := range n.host.Network().Peers() {
+		n.connected(ctx, id)
 	}
 }
 
@@ -120,7 +127,7 @@ func (n *Node) readPolicies(ctx context.Context, s *session, f *frames) (map[[32
 			if err != nil {
 				return nil, err
 			}
-			if err := n.replica.OfferPolicy(ctx, s.key, text); err != nil {
+			if err := n.replica.OfferPolicy(ctx, s.key, text); err != nil && !n.gate.quietly("policy of "+s.id) {
 				n.log.Warn("policy from a peer not taken", "peer", s.id, "err", err)
 			}
 		}

@@ -188,7 +188,7 @@ func (n *Node) noteSync(s *session, r synced, err error) {
 
 // sync runs one sync as the asking side: the blocks of a gap, or everything that the peer has more.
 func (n *Node) sync(ctx context.Context, s *session, gaps []record.Digest) (synced, error) {
-	r := synced{missing: n.unseen(gaps)}
+	r := synced{missing: n.recent.unseen(gaps)}
 	if gaps != nil && len(r.missing) == 0 {
 		return r, nil
 	}

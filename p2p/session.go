@@ -45,8 +45,9 @@ type session struct {
 	hintBell   chan struct{} // send our digest
 	policyBell chan struct{} // swap policies
 	fetchBell  chan struct{} // ask for entries
-	pushes     chan []byte   // payloads of push frames
-	inbox      inbox
+
+	pushes *mailbox[[]byte]  // payloads of push frames
+	inbox  *mailbox[*gossip] // from the topic
 
 	mu sync.Mutex
 	peerState
@@ -105,20 +106,20 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	if err != nil {
 		return
 	}
-	st := n.gate.standing(p)
-	if st == stranger { // lost its right while it connected
-		go n.closePeer(p)
-		return
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed || n.sessions[p] != nil || n.host.Network().Connectedness(p) != network.Connected {
 		return
 	}
+	st := n.gate.standing(p) // under the lock: a policy that comes later finds the session
+	if st == stranger {      // lost its right while it connected
+		go n.closePeer(p)
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
 		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
-		pushes: make(chan []byte, maxPushQueue), inbox: inbox{bell: make(chan struct{}, 1)}}
+		pushes: newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
 	s.touch()
 	n.sessions[p] = s
 	n.handlers.Add(1)

@@ -111,6 +111,7 @@ func (n *Node) tickLoop(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
+		n.reconcile(ctx)
 		now := time.Now()
 		if d := n.replica.BlockDigest(); d != told {
 			told = d

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
-	"sync"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -22,13 +19,8 @@ const (
 	maxGossipEntry = 64 << 10
 	gossipQueue    = 512 // messages, in each queue of pubsub
 	seenFor        = 30 * time.Second
-	recentBlocks   = 4096
-
-	// The publisher's pace: a burst goes out at once, then so many messages a second in the whole network, divided
-	// by the number of agents that publish. What waits is joined into one message.
-	paceBurst = 32
-	paceTotal = 2000
-	paceLeast = 50
+	maxInbox       = 1024
+	maxInboxBytes  = 8 << 20
 )
 
 // topic is the gossip topic of the network.
@@ -197,46 +189,9 @@ func (n *Node) receiveLoop(ctx context.Context, t *topic) error {
 			continue
 		}
 		for _, b := range g.blocks {
-			n.out.see(b.Digest, b.Origin)
+			n.recent.see(b.Digest, b.Origin)
 		}
 	}
-}
-
-// inbox holds gossiped messages of one peer until the replica takes them. Each peer has its own, so that a flood or a
-// slow commit of one's blocks does not hold up the others'.
-type inbox struct {
-	bell chan struct{}
-
-	mu    sync.Mutex
-	queue []*gossip
-	bytes int
-}
-
-const (
-	maxInbox      = 1024    // messages
-	maxInboxBytes = 8 << 20 // of them
-)
-
-// put takes a message; false if the inbox is full.
-func (i *inbox) put(g *gossip, size int) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if len(i.queue) >= maxInbox || i.bytes+size > maxInboxBytes {
-		return false
-	}
-	i.queue = append(i.queue, g)
-	i.bytes += size
-	ring(i.bell)
-	return true
-}
-
-// take empties the inbox.
-func (i *inbox) take() []*gossip {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	q := i.queue
-	i.queue, i.bytes = nil, 0
-	return q
 }
 
 // gossipLoop hands one peer's gossiped blocks to the replica, all that came during a commit at once.
@@ -249,15 +204,17 @@ func (n *Node) gossipLoop(ctx context.Context, s *session) {
 		}
 		ask := s
 		var parcels []record.Parcel
+		relayed := false
 		for _, g := range s.inbox.take() {
 			ask = n.origin(s, g)
+			relayed = relayed || ask != s
 			parcels = append(parcels, g.parcels...)
 		}
 		if len(parcels) == 0 {
 			continue
 		}
-		if err := n.ingestFresh(ctx, s, ask, parcels); err != nil && ctx.Err() == nil {
-			n.log.Warn("gossiped blocks not taken", "peer", s.id, "err", err)
+		if err := n.ingestFresh(ctx, s, ask, relayed, parcels); err != nil && ctx.Err() == nil {
+			n.log.Debug("gossiped blocks not taken", "peer", s.id, "err", err)
 		}
 	}
 }
@@ -273,202 +230,4 @@ func (n *Node) origin(from *session, g *gossip) *session {
 	origin.lastGossip = time.Now()
 	origin.mu.Unlock()
 	return origin
-}
-
-// unseen drops blocks that came by gossip in the meantime. Should one have been lost after all, the next digest tells.
-func (n *Node) unseen(ds []record.Digest) []record.Digest {
-	n.out.mu.Lock()
-	defer n.out.mu.Unlock()
-	return slices.DeleteFunc(ds, func(d record.Digest) bool { _, ok := n.out.recent[d]; return ok })
-}
-
-// outbox holds own blocks that are to be announced.
-type outbox struct {
-	bell chan struct{}
-
-	mu      sync.Mutex
-	queue   []Outgoing
-	bytes   int
-	recent  map[record.Digest]struct{} // blocks that gossip brought lately
-	order   []record.Digest
-	authors map[record.PublicKey]time.Time // who published lately
-}
-
-const (
-	maxOutbox      = 4096
-	maxOutboxBytes = 32 << 20
-)
-
-func (o *outbox) init() {
-	o.bell = make(chan struct{}, 1)
-	o.recent = map[record.Digest]struct{}{}
-	o.authors = map[record.PublicKey]time.Time{}
-}
-
-// see notes a gossiped block.
-func (o *outbox) see(d record.Digest, origin record.PublicKey) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if _, known := o.recent[d]; !known {
-		if o.recent[d] = struct{}{}; len(o.order) >= recentBlocks {
-			delete(o.recent, o.order[0])
-			o.order = o.order[1:]
-		}
-		o.order = append(o.order, d)
-	}
-	if _, known := o.authors[origin]; known || len(o.authors) < 1024 {
-		o.authors[origin] = time.Now()
-	}
-}
-
-// pace gives the interval between messages under load.
-func (o *outbox) pace(now time.Time) time.Duration {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for k, t := range o.authors {
-		if now.Sub(t) > time.Second {
-			delete(o.authors, k)
-		}
-	}
-	return time.Second / time.Duration(max(paceTotal/(1+len(o.authors)), paceLeast))
-}
-
-// Publish announces own blocks to the connected members. It never blocks: what does not fit into the queue is dropped,
-// sync brings it later.
-func (n *Node) Publish(o Outgoing) {
-	size := len(o.Block)
-	for _, e := range o.Entries {
-		size += len(e.Bytes)
-	}
-	n.noteBlocks()
-	n.out.mu.Lock()
-	full := len(n.out.queue) >= maxOutbox || n.out.bytes+size > maxOutboxBytes
-	if !full {
-		n.out.queue = append(n.out.queue, o)
-		n.out.bytes += size
-	}
-	n.out.mu.Unlock()
-	if full {
-		n.stats.dropped.Inc()
-	}
-	ring(n.out.bell)
-}
-
-// take empties the queue.
-func (o *outbox) take() []Outgoing {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	q := o.queue
-	o.queue, o.bytes = nil, 0
-	return q
-}
-
-// publishLoop sends what Publish queued: at once while the load is light, joined and paced when it is not.
-func (n *Node) publishLoop(ctx context.Context, t *topic) error {
-	tokens, last := float64(paceBurst), time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-n.out.bell:
-		}
-		for {
-			queue := n.out.take()
-			if len(queue) == 0 {
-				break
-			}
-			n.push(queue)
-			for _, message := range pack(queue, n.replica.Rights()) {
-				pace := n.out.pace(time.Now())
-				now := time.Now()
-				tokens = min(tokens+float64(now.Sub(last))/float64(pace), paceBurst)
-				last = now
-				if tokens--; tokens < 0 && !wait(ctx, time.Duration(-tokens*float64(pace))) {
-					return ctx.Err()
-				}
-				if err := t.topic.Publish(ctx, message); err != nil && !errors.Is(err, ctx.Err()) {
-					n.log.Debug("blocks not published", "err", err)
-				}
-			}
-		}
-	}
-}
-
-// pack joins blocks, each with the entries that every member may read, into messages.
-func pack(queue []Outgoing, rights Rights) [][]byte {
-	var out [][]byte
-	var m []byte
-	for _, o := range queue {
-		p := record.Parcel{Block: o.Block}
-		size := len(o.Block) + 16
-		for _, e := range o.Entries {
-			if len(e.Bytes) <= maxGossipEntry && rights.MembersMayRead(e.Tags) && nonceSize+size+len(e.Bytes)+8 <= maxMessage {
-				p.Entries = append(p.Entries, e.Bytes)
-				size += len(e.Bytes) + 8
-			}
-		}
-		if len(m) > 0 && len(m)+size > maxMessage/4 {
-			out, m = append(out, m), nil
-		}
-		if m == nil {
-			m = be.AppendUint64(nil, rand.Uint64())
-		}
-		m = appendParcel(m, p)
-	}
-	if m != nil {
-		out = append(out, m)
-	}
-	return out
-}
-
-// push sends entries that do not go on the topic straight to the connected members that may read them, each with its
-// block, so that neither has to wait for the other.
-func (n *Node) push(queue []Outgoing) {
-	rights := n.replica.Rights()
-	var sessions []*session
-	for _, o := range queue {
-		private := slices.DeleteFunc(slices.Clone(o.Entries), func(e OutgoingEntry) bool {
-			return len(e.Bytes) <= maxGossipEntry && rights.MembersMayRead(e.Tags)
-		})
-		if len(private) == 0 {
-			continue
-		}
-		if sessions == nil {
-			sessions = n.members()
-		}
-		for _, s := range sessions {
-			for _, payload := range pushFrames(o.Block, private, func(e OutgoingEntry) bool { return rights.MayRead(s.key, e.Tags) }) {
-				select {
-				case s.pushes <- payload:
-				default:
-					n.stats.dropped.Inc() // it will want them
-				}
-			}
-		}
-	}
-}
-
-// pushFrames packs what one member may read; nothing if that is nothing.
-func pushFrames(block []byte, entries []OutgoingEntry, may func(OutgoingEntry) bool) [][]byte {
-	var out [][]byte
-	p := record.Parcel{Block: block}
-	size := len(block)
-	flush := func() {
-		if len(p.Entries) > 0 {
-			out = append(out, compress(appendParcel(nil, p)))
-			p, size = record.Parcel{}, 0
-		}
-	}
-	for _, e := range entries {
-		if !may(e) {
-			continue
-		}
-		if size+len(e.Bytes) > pushOfferLimit {
-			flush()
-		}
-		p.Entries = append(p.Entries, e.Bytes)
-		size += len(e.Bytes) + 8
-	}
-	flush()
-	return out
 }

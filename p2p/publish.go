@@ -1,0 +1,241 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"syncagent/crdtstore/record"
+)
+
+const (
+	maxOutbox      = 4096
+	maxOutboxBytes = 32 << 20
+	maxPushes      = 256
+	maxPushBytes   = 4 << 20
+	recentBlocks   = 4096
+
+	// The publisher's pace: a burst goes out at once, then so many messages a second in the whole network, divided
+	// by the number of agents that publish. What waits is joined into one message.
+	paceBurst = 32
+	paceTotal = 2000
+	paceLeast = 50
+	joinUpTo  = 128 << 10 // bytes of joined blocks and entries in one message
+)
+
+// Publish announces own blocks to the connected members. It never blocks: what does not fit into the queue is dropped,
+// sync brings it later.
+func (n *Node) Publish(o Outgoing) {
+	size := len(o.Block)
+	for _, e := range o.Entries {
+		size += len(e.Bytes)
+	}
+	n.noteBlocks()
+	if !n.outbox.put(o, size) {
+		n.stats.dropped.Inc()
+	}
+}
+
+// publishLoop sends what Publish queued: at once while the load is light, joined and paced when it is not.
+func (n *Node) publishLoop(ctx context.Context, t *topic) error {
+	tokens, last := float64(paceBurst), time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.outbox.bell:
+		}
+		queue := n.outbox.take()
+		rights := n.replica.Rights()
+		n.push(queue, rights)
+		for _, message := range pack(queue, rights) {
+			now := time.Now()
+			pace := n.recent.pace(now)
+			tokens = min(tokens+float64(now.Sub(last))/float64(pace), paceBurst) - 1
+			last = now
+			if tokens < 0 && !wait(ctx, time.Duration(-tokens*float64(pace))) {
+				return ctx.Err()
+			}
+			if err := t.topic.Publish(ctx, message); err != nil && !errors.Is(err, ctx.Err()) {
+				n.log.Debug("blocks not published", "err", err)
+			}
+		}
+	}
+}
+
+// split says which entries of a block go on the topic: those that every member may read, as far as they fit.
+func split(o Outgoing, rights Rights) (public, private []OutgoingEntry) {
+	size := nonceSize + len(o.Block) + 16
+	for _, e := range o.Entries {
+		if len(e.Bytes) <= maxGossipEntry && size+len(e.Bytes)+8 <= maxMessage && rights.MembersMayRead(e.Tags) {
+			public = append(public, e)
+			size += len(e.Bytes) + 8
+		} else {
+			private = append(private, e)
+		}
+	}
+	return public, private
+}
+
+// pack joins blocks, each with its public entries, into messages.
+func pack(queue []Outgoing, rights Rights) [][]byte {
+	var out [][]byte
+	var m []byte
+	for _, o := range queue {
+		p := record.Parcel{Block: o.Block}
+		public, _ := split(o, rights)
+		size := len(o.Block) + 16
+		for _, e := range public {
+			p.Entries = append(p.Entries, e.Bytes)
+			size += len(e.Bytes) + 8
+		}
+		if m != nil && len(m)+size > joinUpTo {
+			out, m = append(out, m), nil
+		}
+		if m == nil {
+			m = be.AppendUint64(make([]byte, 0, nonceSize+size), rand.Uint64())
+		}
+		m = appendParcel(m, p)
+	}
+	if m != nil {
+		out = append(out, m)
+	}
+	return out
+}
+
+// push sends the other entries straight to the connected members that may read them, with their block, so that neither
+// has to wait for the other.
+func (n *Node) push(queue []Outgoing, rights Rights) {
+	var sessions []*session
+	for _, o := range queue {
+		_, private := split(o, rights)
+		if len(private) == 0 {
+			continue
+		}
+		if sessions == nil {
+			sessions = n.members()
+		}
+		frames := map[string][][]byte{} // by which entries they hold: most members may read the same
+		for _, s := range sessions {
+			may := make([]byte, len(private))
+			for i, e := range private {
+				if rights.MayRead(s.key, e.Tags) {
+					may[i] = 1
+				}
+			}
+			if _, known := frames[string(may)]; !known {
+				frames[string(may)] = pushFrames(o.Block, private, may)
+			}
+			for _, payload := range frames[string(may)] {
+				if !s.pushes.put(payload, len(payload)) {
+					n.stats.dropped.Inc() // it will want them
+				}
+			}
+		}
+	}
+}
+
+// pushFrames packs the entries marked in may, the block before the first of them; nothing if none is.
+func pushFrames(block []byte, entries []OutgoingEntry, may []byte) [][]byte {
+	var out [][]byte
+	p := record.Parcel{Block: block}
+	size := len(block)
+	flush := func() {
+		if len(p.Entries) > 0 {
+			out = append(out, compress(appendParcel(nil, p)))
+			p, size = record.Parcel{}, 0
+		}
+	}
+	for i, e := range entries {
+		if may[i] == 0 {
+			continue
+		}
+		if size+len(e.Bytes) > parcelsTarget {
+			flush()
+		}
+		p.Entries = append(p.Entries, e.Bytes)
+		size += len(e.Bytes) + 8
+	}
+	flush()
+	return out
+}
+
+// pushLoop sends queued pushes to a peer over one kept stream.
+func (n *Node) pushLoop(ctx context.Context, s *session) {
+	var f *frames
+	done := func() {}
+	defer func() { done() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.pushes.bell:
+		}
+		for _, payload := range s.pushes.take() {
+			if f != nil && f.write(framePush, payload) == nil {
+				continue
+			}
+			done() // there was none, or it ended for idleness
+			var err error
+			if f, done, err = n.openStream(ctx, s, protoEntry); err != nil {
+				f, done = nil, func() {}
+			} else {
+				err = f.write(framePush, payload)
+			}
+			if err != nil {
+				n.log.Debug("entries not pushed", "peer", s.id, "err", err)
+				break // it will want the rest
+			}
+		}
+	}
+}
+
+// recent remembers what gossip brought lately, within bounds.
+type recent struct {
+	mu      sync.Mutex
+	blocks  map[record.Digest]struct{}
+	order   []record.Digest
+	origins map[record.PublicKey]time.Time
+}
+
+func newRecent() *recent {
+	return &recent{blocks: map[record.Digest]struct{}{}, origins: map[record.PublicKey]time.Time{}}
+}
+
+// see notes a gossiped block.
+func (r *recent) see(d record.Digest, origin record.PublicKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.blocks[d]; !known {
+		if r.blocks[d] = struct{}{}; len(r.order) >= recentBlocks {
+			delete(r.blocks, r.order[0])
+			r.order = r.order[1:]
+		}
+		r.order = append(r.order, d)
+	}
+	if _, known := r.origins[origin]; known || len(r.origins) < 1024 {
+		r.origins[origin] = time.Now()
+	}
+}
+
+// unseen drops blocks that came by gossip in the meantime. Should one have been lost after all, the next digest tells.
+func (r *recent) unseen(ds []record.Digest) []record.Digest {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.DeleteFunc(ds, func(d record.Digest) bool { _, ok := r.blocks[d]; return ok })
+}
+
+// pace gives the interval between own messages under load: the more agents publish, the longer.
+func (r *recent) pace(now time.Time) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, t := range r.origins {
+		if now.Sub(t) > time.Second {
+			delete(r.origins, k)
+		}
+	}
+	return time.Second / time.Duration(max(paceTotal/(1+len(r.origins)), paceLeast))
+}
