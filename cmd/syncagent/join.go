@@ -96,9 +96,10 @@ func (c *cli) join(_ context.Context, t *acl.Token, text string, f setupFlags, p
 	return nil
 }
 
-// joinedAlready changes nothing but, if the user named some, the addresses to dial first.
+// joinedAlready changes nothing but, if the user named some, the addresses to dial first. A lost identity key becomes
+// a new identity, which has to be admitted anew.
 func (c *cli) joinedAlready(cfg agent.Config, peers []string) error {
-	key, err := agent.LoadKey(cfg.IdentityFile())
+	key, err := loadOrCreateKey(cfg.IdentityFile())
 	if err != nil {
 		return err
 	}

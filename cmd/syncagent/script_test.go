@@ -44,27 +44,47 @@ func isJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: isjson stdout|stderr [KEY=VALUE...]")
 	}
-	lines := strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n")
-	var doc any
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &doc); err != nil {
-		ts.Fatalf("%s ends in %q: %v", args[0], lines[len(lines)-1], err)
-	}
+	doc := lastJSON(ts, args[0])
 	for _, a := range args[1:] {
 		key, want, _ := strings.Cut(a, "=")
-		at := doc
-		for _, k := range strings.Split(key, ".") {
-			m, ok := at.(map[string]any)
-			if !ok {
-				ts.Fatalf("no %s in %s", key, lines[len(lines)-1])
-			}
-			if at, ok = m[k]; !ok {
-				ts.Fatalf("no %s in %s", key, lines[len(lines)-1])
-			}
-		}
-		if got := fmt.Sprint(at); got != want {
+		if got := at(ts, doc, key); got != want {
 			ts.Fatalf("%s is %s, want %s", key, got, want)
 		}
 	}
+}
+
+// lastJSON reads the last line of an output.
+func lastJSON(ts *testscript.TestScript, output string) any {
+	lines := strings.Split(strings.TrimSpace(ts.ReadFile(output)), "\n")
+	var doc any
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &doc); err != nil {
+		ts.Fatalf("%s ends in %q: %v", output, lines[len(lines)-1], err)
+	}
+	return doc
+}
+
+// at gives the value at a path a.b of a JSON document, as text.
+func at(ts *testscript.TestScript, doc any, path string) string {
+	for _, k := range strings.Split(path, ".") {
+		m, _ := doc.(map[string]any)
+		next, ok := m[k]
+		if !ok {
+			ts.Fatalf("no %s in %v", path, doc)
+		}
+		doc = next
+	}
+	return fmt.Sprint(doc)
+}
+
+// value NAME FILE makes the last line of a file, or of stdout, a variable of the script.
+func value(ts *testscript.TestScript, _ bool, args []string) {
+	lines := strings.Split(strings.TrimSpace(ts.ReadFile(args[1])), "\n")
+	ts.Setenv(args[0], lines[len(lines)-1])
+}
+
+// jsonvalue NAME stdout KEY makes a value of a JSON output a variable of the script.
+func jsonValue(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], at(ts, lastJSON(ts, args[1]), args[2]))
 }
 
 // mode OCTAL FILE... demands permission bits.
