@@ -78,6 +78,7 @@ type fakeReplica struct {
 	slow    time.Duration            // per ingest
 	served  int
 	invalid error
+	rot     byte // flips bits of the digest
 }
 
 func newFake(key ed25519.PrivateKey, policy *fakePolicy) *fakeReplica {
@@ -112,7 +113,9 @@ func (r *fakeReplica) BlockDigest() [32]byte {
 	for _, d := range r.sortedHeads() {
 		h.Write(d[:])
 	}
-	return [32]byte(h.Sum(nil))
+	sum := [32]byte(h.Sum(nil))
+	sum[0] ^= r.rot
+	return sum
 }
 
 func (r *fakeReplica) Heads() []record.Digest {

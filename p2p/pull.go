@@ -1,7 +1,6 @@
 package p2p
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +19,8 @@ const (
 	stallTimeout = 5 * time.Second        // without a frame from the peer we sync with, then it is another's turn
 	syncFaultMin = time.Second
 	syncFaultMax = 30 * time.Second
-	askRounds    = 256 // of 64 ancestors each
+	fruitless    = 15 * time.Second // without a new block, then too: a peer must not hold the others up with old ones
+	askRounds    = 256              // of 64 ancestors each
 	gapDelay     = 20 * time.Millisecond
 	maxGaps      = 1024
 	ingestTarget = 2 << 20 // bytes handed to the replica at a time
@@ -152,8 +152,8 @@ func later(a, b time.Time) time.Time {
 
 // synced is what a sync brought.
 type synced struct {
-	blocks  int // new
-	frames  int
+	blocks  int           // new
+	fruit   time.Duration // uptime of the last new one
 	missing []record.Digest
 	note    digestNote // the peer's, after its last answer
 	unknown uint32     // of our heads, by the peer's count
@@ -188,7 +188,7 @@ func (n *Node) noteSync(s *session, r synced, err error) {
 
 // sync runs one sync as the asking side: the blocks of a gap, or everything that the peer has more.
 func (n *Node) sync(ctx context.Context, s *session, gaps []record.Digest) (synced, error) {
-	r := synced{missing: n.recent.unseen(gaps)}
+	r := synced{missing: n.recent.unseen(gaps), fruit: uptime()}
 	if gaps != nil && len(r.missing) == 0 {
 		return r, nil
 	}
@@ -225,7 +225,7 @@ func (n *Node) askMissing(ctx context.Context, s *session, f *frames, r *synced)
 	for range askRounds {
 		want := slices.DeleteFunc(r.missing, func(d record.Digest) bool { return asked[d] })
 		r.missing = nil
-		if len(want) == 0 {
+		if len(want) == 0 || uptime()-r.fruit > fruitless {
 			return nil
 		}
 		want = want[:min(len(want), maxDigests)]
@@ -260,28 +260,19 @@ func (n *Node) compareHeads(ctx context.Context, s *session, f *frames, r *synce
 	if err := n.askMissing(ctx, s, f, r); err != nil {
 		return err
 	}
-	still, err := n.unknown(ctx, unknown)
-	if err != nil {
-		return err
-	}
-	same := r.blocks == 0 && r.unknown == 0 && r.note.Digest != n.replica.BlockDigest() && slices.Equal(ours, n.replica.Heads()) &&
-		(len(still) > 0 || len(unknown) == 0) && !equalHeads(ours, r.heads)
+	same := r.blocks == 0 && r.unknown == 0 && r.note.Digest != n.replica.BlockDigest() && slices.Equal(ours, n.replica.Heads())
 	s.mu.Lock()
-	if !same {
-		s.sameRounds = 0
-	} else {
+	if same {
 		s.sameRounds++
+	} else {
+		s.sameRounds = 0
 	}
 	alarm := s.sameRounds == sameRounds
 	s.mu.Unlock()
 	if alarm {
-		n.o.Alarm(AlarmDiverged, fmt.Sprintf("this agent and %s differ, though neither lacks a block of the other", s.id))
+		n.o.Alarm(AlarmDiverged, fmt.Sprintf("this agent and %s differ, though neither has a block that the other lacks", s.id))
 	}
 	return nil
-}
-
-func equalHeads(a, b []record.Digest) bool {
-	return slices.EqualFunc(a, b, func(x, y record.Digest) bool { return bytes.Equal(x[:], y[:]) })
 }
 
 // errHeld ends a look into the store at its first find.
@@ -371,6 +362,9 @@ func (n *Node) ingest(ctx context.Context, s *session, parcels []record.Parcel, 
 	if got.New > 0 {
 		n.noteBlocks()
 		n.stats.blocks.WithLabelValues("sync").Add(float64(got.New))
+		r.fruit = uptime()
+	} else if uptime()-r.fruit > fruitless {
+		return errors.New("peer sends nothing new")
 	}
 	r.blocks += got.New
 	r.missing = append(r.missing, got.Missing[:min(len(got.Missing), maxDigests)]...)
@@ -386,10 +380,15 @@ func (n *Node) ingest(ctx context.Context, s *session, parcels []record.Parcel, 
 func (n *Node) readAnswer(ctx context.Context, s *session, f *frames, r *synced, batches chan<- []record.Parcel) error {
 	var vector []record.Position
 	vectors := 0
+	useful := uptime()
 	for {
-		kind, payload, err := f.read(stallTimeout)
+		kind, payload, err := f.read(max(useful+stallTimeout-uptime(), time.Millisecond))
 		if err != nil {
 			return err
+		}
+		switch kind {
+		case frameVector, frameParcels, frameHeads:
+			useful = uptime()
 		}
 		switch kind {
 		case frameVector:
@@ -415,10 +414,14 @@ func (n *Node) readAnswer(ctx context.Context, s *session, f *frames, r *synced,
 			}
 			select {
 			case batches <- parcels:
+				useful = uptime() // we may have been the slow one
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		case frameHeads:
+			if r.heads != nil {
+				return frameError("heads twice")
+			}
 			if r.heads, err = parseDigests(payload); err != nil {
 				return err
 			}

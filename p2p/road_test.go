@@ -128,6 +128,40 @@ func TestForkIsFoundByHeads(t *testing.T) {
 	}
 }
 
+func TestDivergenceIsReported(t *testing.T) {
+	ka, kb := testKey(t), testKey(t)
+	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kb)}}
+	ra, rb := newFake(ka, policy), newFake(kb, policy)
+	alarms := make(chan string, 16)
+	a := start(t, "a", ra, Options{Alarm: func(code, _ string) { alarms <- code }})
+	b := start(t, "b", rb, Options{Bootstrap: a.node.Addrs()})
+	for i := range 20 { // no alarm in the normal course
+		a.publish([]byte("v"), fmt.Sprintf("/a/%d", i))
+		b.put([]byte("v"), fmt.Sprintf("/b/%d", i))
+	}
+	eventually(t, equal(a, b), "equal")
+	rb.mu.Lock()
+	rb.rot = 1
+	rb.mu.Unlock()
+	deadline := time.After(20 * time.Second)
+	for i := 0; ; i++ {
+		n := b.node.session(a.self.PeerID())
+		if n != nil {
+			ring(n.hintBell)
+		}
+		select {
+		case code := <-alarms:
+			if code != AlarmDiverged || i < 2 {
+				t.Fatalf("alarm %q after %d digests", code, i)
+			}
+			return
+		case <-deadline:
+			t.Fatal("no alarm")
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}
+
 func TestGapInGossipIsAskedFor(t *testing.T) {
 	a, b := pair(t, nil)
 	for i := range 100 {

@@ -2,7 +2,6 @@ package p2p
 
 import (
 	"context"
-	"encoding/binary"
 
 	"syncagent/crdtstore/record"
 )
@@ -21,10 +20,10 @@ func (n *Node) serveSync(ctx context.Context, s *session, f *frames) error {
 		}
 		switch kind {
 		case framePing:
-			if len(payload) > 64 {
+			if len(payload) != 8 {
 				return frameError("ping of %d bytes", len(payload))
 			}
-			err = f.write(framePong, payload)
+			err = f.write(framePong, be.AppendUint64(payload, uint64(n.agentMilli())))
 		case frameDigest:
 			var d digestNote
 			if d, err = parseDigestNote(payload); err == nil {
@@ -100,11 +99,15 @@ func (n *Node) serveHeads(ctx context.Context, s *session, f *frames, payload []
 	if err != nil {
 		return err
 	}
-	if err := f.write(frameHeads, encodeDigests(n.replica.Heads())); err != nil {
+	before, heads, after := n.digestNote(false), n.replica.Heads(), n.digestNote(false)
+	count := uint32(len(unknown))
+	if before != after {
+		count = ^uint32(0) // blocks come in: the answer proves nothing
+	}
+	if err := f.write(frameHeads, encodeDigests(heads)); err != nil {
 		return err
 	}
-	note := n.digestNote(false).encode()
-	return f.write(frameDone, binary.BigEndian.AppendUint32(note, uint32(len(unknown))))
+	return f.write(frameDone, be.AppendUint32(after.encode(), count))
 }
 
 // parcelWriter packs parcels into compressed frames. A parcel with more entries than fit goes out in several: the

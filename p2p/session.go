@@ -2,9 +2,6 @@ package p2p
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -12,24 +9,17 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"syncagent/crdtstore/record"
 )
 
 const (
-	helloTimeout  = 5 * time.Second
-	streamIdle    = 2 * time.Minute // a stream without a frame for so long is given up
-	maxStreams    = 8               // inbound streams of one peer at a time
 	silentAfter   = 5 * time.Second // then the peer is pinged
 	closeAfter    = 3 * time.Second // then, without a sign of life, its connections are closed
 	measureEvery  = 30 * time.Second
 	controlRetry  = 300 * time.Millisecond
 	controlFaults = 5 // control streams that fail in a row, then the connection is closed
 )
-
-// errRefused is what a peer says before it ends a stream.
-var errRefused = errors.New("refused by the peer")
 
 // session is a connected peer. It lives as long as at least one connection does.
 type session struct {
@@ -276,11 +266,13 @@ func (n *Node) readControl(s *session, f *frames) error {
 		}
 		switch kind {
 		case framePong:
-			if len(payload) == 8 {
-				s.mu.Lock()
-				s.rtt = max(uptime()-time.Duration(be.Uint64(payload)), 0)
-				s.mu.Unlock()
+			if len(payload) != 16 {
+				return frameError("pong of %d bytes", len(payload))
 			}
+			s.mu.Lock()
+			s.rtt = max(uptime()-time.Duration(be.Uint64(payload)), 0)
+			s.mu.Unlock()
+			n.noteSkew(s, int64(be.Uint64(payload[8:])))
 		case frameDigest:
 			d, err := parseDigestNote(payload)
 			if err != nil {
@@ -289,132 +281,4 @@ func (n *Node) readControl(s *session, f *frames) error {
 			n.noteDigest(s, d)
 		}
 	}
-}
-
-// handle serves a protocol: hello first, then serve, for peers of at least this standing.
-func (n *Node) handle(ctx context.Context, proto protocol.ID, least standing, serve func(context.Context, *session, *frames) error) {
-	n.host.SetStreamHandler(proto, func(st network.Stream) {
-		p := st.Conn().RemotePeer()
-		n.connected(ctx, p) // the notification may come later
-		s := n.session(p)
-		if s == nil || !n.enter() {
-			_ = st.Reset()
-			return
-		}
-		defer n.handlers.Done()
-		if s.inbound.Add(1) > maxStreams {
-			s.inbound.Add(-1)
-			_ = st.Reset()
-			return
-		}
-		defer s.inbound.Add(-1)
-		stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
-		defer stop()
-		err := n.accept(ctx, s, newFrames(st, n.hears(s)), proto, least, serve)
-		if err == nil || errors.Is(err, io.EOF) {
-			_ = st.Close()
-			return
-		}
-		_ = st.Reset()
-		n.log.Debug("stream ended", "peer", p, "protocol", proto, "err", err)
-		n.blame(s, err)
-	})
-}
-
-// blame counts a fault against the peer if err says that it sent garbage.
-func (n *Node) blame(s *session, err error) {
-	if errors.Is(err, errFrame) {
-		n.stats.garbage.Inc()
-		n.gate.strike(s.id)
-	}
-}
-
-func (n *Node) accept(ctx context.Context, s *session, f *frames, proto protocol.ID, least standing, serve func(context.Context, *session, *frames) error) error {
-	if n.gate.standing(s.id) < least {
-		return f.write(frameRefuse, []byte("not a member"))
-	}
-	if err := n.readHello(s, f); err != nil {
-		return err
-	}
-	if err := f.write(frameHello, n.hello(proto != protoEntry).encode()); err != nil {
-		return err
-	}
-	return serve(ctx, s, f)
-}
-
-// openStream opens a stream over an existing connection and swaps hellos. Call done when it is no longer needed; it
-// may be called twice.
-func (n *Node) openStream(ctx context.Context, s *session, proto protocol.ID) (f *frames, done func(), err error) {
-	dialCtx, cancel := context.WithTimeout(ctx, helloTimeout)
-	defer cancel()
-	st, err := n.host.NewStream(network.WithNoDial(dialCtx, "sessions only"), s.id, proto)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open stream %s: %w", proto, err)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
-	done = func() { stop(); _ = st.Close() } // what was written still goes out
-	f = newFrames(st, n.hears(s))
-	if err = f.write(frameHello, n.hello(proto != protoEntry).encode()); err == nil {
-		err = n.readHello(s, f)
-	}
-	if err != nil {
-		done()
-		n.blame(s, err)
-		return nil, nil, fmt.Errorf("say hello on %s: %w", proto, err)
-	}
-	return f, done, nil
-}
-
-func (n *Node) hello(withRecord bool) *hello {
-	h := &hello{Network: n.o.Network, Format: formatKnown, Milli: max(n.replica.AgentTime().UnixMilli(), 0),
-		Incarnation: n.replica.Incarnation(), Version: n.o.Version, Name: n.o.Name}
-	if withRecord {
-		r, _ := n.book.get(n.self.PeerID())
-		h.Record = r.signed
-	}
-	return h
-}
-
-// readHello waits for the peer's hello and notes what it says.
-func (n *Node) readHello(s *session, f *frames) error {
-	for range 8 { // unknown frames may stand before it, but not for ever
-		kind, payload, err := f.read(helloTimeout)
-		switch {
-		case err != nil:
-			return err
-		case kind == frameRefuse:
-			return fmt.Errorf("%w: %q", errRefused, payload[:min(len(payload), 200)])
-		case kind != frameHello:
-			continue
-		}
-		h, err := parseHello(payload)
-		if err != nil {
-			return err
-		}
-		if h.Network != n.o.Network {
-			_ = f.write(frameRefuse, []byte("another network"))
-			n.gate.otherNetwork(s.id, h.Network)
-			return fmt.Errorf("peer belongs to network %s", h.Network)
-		}
-		n.noteHello(s, h)
-		return nil
-	}
-	return frameError("no hello")
-}
-
-func (n *Node) noteHello(s *session, h *hello) {
-	skew := time.UnixMilli(h.Milli).Sub(n.replica.AgentTime())
-	s.mu.Lock()
-	signed := h.Record
-	h.Record = nil
-	s.hello, s.skew = h, skew-s.rtt/2
-	s.mu.Unlock()
-	if len(signed) == 0 || s.standing != member {
-		return
-	}
-	id, isNew, err := n.book.add(signed)
-	if err != nil || id != s.id || !isNew {
-		return
-	}
-	n.forwardRecord(signed, s.id)
 }

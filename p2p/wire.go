@@ -24,7 +24,6 @@ const (
 	maxVector      = 16    // frames
 	positionSize   = 32 + 8 + 8 + 8
 	parcelsTarget  = 384 << 10 // bytes of parcels, before compression, after which a frame is sent
-	maxParcelItem  = record.MaxBlock + 64
 	maxEntryInWire = record.MaxInlineValue + 4<<10
 )
 
