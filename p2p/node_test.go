@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"syncagent/crdtstore/record"
 )
 
@@ -188,6 +190,10 @@ func TestConvergeByGossip(t *testing.T) {
 	for _, h := range hs {
 		if got := h.holds("/"); got != 40 {
 			t.Errorf("%s holds %d entries, want 40", h.name, got)
+		}
+		var m dto.Metric
+		if err := h.node.stats.blocks.WithLabelValues("gossip").Write(&m); err != nil || m.GetCounter().GetValue() == 0 {
+			t.Errorf("%s got no block by gossip", h.name)
 		}
 	}
 }
