@@ -286,12 +286,12 @@ func TestG2_RandomHistories(t *testing.T) {
 				w, ok := winners[path]
 				if !h.may(h.read, i, p) || !ok || w.deleted {
 					if shown {
-						t.Fatalf("seed %d: node %d shows %s=%q, it should show nothing", seed, i, path, item.Value)
+						t.Fatalf("seed %d: node %d shows %s=%q, it should show nothing\n%s", seed, i, path, item.Value, h.explain(i, path))
 					}
 					continue
 				}
 				if !shown || item.Version != w.version {
-					t.Fatalf("seed %d: node %d at %s: shows %v %s, the winner is %s by n%d\n%+v", seed, i, path, shown, item.Version, w.version, w.author, nd.Stats())
+					t.Fatalf("seed %d: node %d at %s: shows %v %s, the winner is %s by n%d\n%s", seed, i, path, shown, item.Version, w.version, w.author, h.explain(i, path))
 				}
 			}
 		}
@@ -303,4 +303,24 @@ func TestG2_RandomHistories(t *testing.T) {
 			t.Fatalf("seed %d: go test -run TestG2_RandomHistories -seed=%d", seed, seed)
 		}
 	}
+}
+
+func (h *history) explain(i int, path string) string {
+	var b strings.Builder
+	for _, m := range h.model[path] {
+		fmt.Fprintf(&b, "model %s by n%d %q deleted %v may %v\n", m.version, m.author, m.value, m.deleted, h.may(h.write, m.author, m.path))
+	}
+	s := h.nodes[i]
+	n, _ := s.Snapshot()
+	defer n.Close()
+	k := s.network.PathKey(path)
+	n.view.Scan(slotKey(k, record.Version{})[:17], nil, true, func(key, value []byte) (bool, error) {
+		_, v, _ := parseSlotKey(key)
+		sl, _ := decodeSlot(k, v, value)
+		_, unready, _ := n.view.Get(unreadyKey(v.Write))
+		_, want, _ := n.view.Get(wantKey(k, v))
+		fmt.Fprintf(&b, "slot %s by %s state %d own %v allowed %v unready %v want %v due %v\n", v, s.Policy().Alias(sl.author), sl.state, sl.own, n.policy.Allowed(sl.author, sl.tags, v), unready, want, v.HLC.Milli() <= n.now+dueAhead.Milliseconds())
+		return true, nil
+	})
+	return b.String()
 }

@@ -20,6 +20,7 @@ type want struct {
 	record.Want
 	tags    []record.Tag
 	author  record.PublicKey
+	since   int64 // agent time in milliseconds at which it was first given out
 	asked   int64 // not given out again before, agent time in milliseconds
 	refused map[record.PublicKey]refusal
 }
@@ -30,6 +31,7 @@ type refusal struct {
 }
 
 const (
+	askAnybody   = 5000   // milliseconds after which members that may not read it are asked too
 	askAgain     = 3000   // milliseconds after which an unanswered want is given out again
 	refusedFirst = 1000   // milliseconds of the first back-off of a peer for a want; it doubles
 	refusedMost  = 60_000 // milliseconds
@@ -100,7 +102,7 @@ func (w *wants) forPeer(peer record.PublicKey, p *acl.Policy, now int64, limit i
 			if len(out) >= limit {
 				return out
 			}
-			if o.asked <= now && o.refused[peer].until <= now && p.MayRead(peer, o.tags) {
+			if o.asked <= now && o.refused[peer].until <= now && o.mayHave(peer, p, now) {
 				o.asked = now + askAgain
 				out = append(out, o.Want)
 			}
@@ -110,6 +112,15 @@ func (w *wants) forPeer(peer record.PublicKey, p *acl.Policy, now int64, limit i
 		}
 	}
 	return out
+}
+
+// mayHave tells whether a peer may hold the entry: who may read it, its author, and, when those were no help, everybody,
+// because who relayed it keeps it too.
+func (o *want) mayHave(peer record.PublicKey, p *acl.Policy, now int64) bool {
+	if o.since == 0 {
+		o.since = now
+	}
+	return peer == o.author || p.MayRead(peer, o.tags) || now-o.since > askAnybody && p.Member(peer)
 }
 
 // refused notes that a peer did not give an entry.
