@@ -7,7 +7,9 @@ set -eu
 
 bin=$(cd "$(dirname "${1:?usage: demo.sh SYNCAGENT}")" && pwd)
 started=$(date +%s)
-work=$(mktemp -d "${TMPDIR:-/tmp}/syncagent-demo.XXXXXX")
+base=${TMPDIR:-/tmp}
+[ ${#base} -le 60 ] || base=/tmp # the path of a unix socket has at most 107 bytes
+work=$(mktemp -d "$base/syncagent-demo.XXXXXX")
 pids=
 
 finish() {
@@ -30,6 +32,11 @@ trap 'exit 143' TERM
 for name in $(env | sed -n 's/^\(SYNCAGENT_[A-Z0-9_]*\)=.*/\1/p'); do unset "$name"; done
 export HOME="$work" XDG_STATE_HOME="$work/state" XDG_CONFIG_HOME="$work/config" PATH="$bin:$PATH"
 cd "$work"
+
+fail() {
+	echo "demo: $*" >&2
+	exit 1
+}
 
 say() { printf '\n# %s\n' "$*"; }
 
@@ -58,17 +65,17 @@ background() {
 	pids="$pids $!"
 }
 
-# await waits until a command succeeds.
+# await waits until a command succeeds, as long as everything in the background runs.
 await() {
 	what=$1
 	shift
 	tries=0
 	until "$@" >/dev/null 2>&1; do
+		for pid in $pids; do
+			kill -0 "$pid" 2>/dev/null || fail "a background command ended while waiting: $what"
+		done
 		tries=$((tries + 1))
-		if [ "$tries" -gt 600 ]; then
-			echo "demo: waited too long: $what" >&2
-			exit 1
-		fi
+		[ "$tries" -le 600 ] || fail "waited too long: $what"
 		sleep 0.1
 	done
 }
