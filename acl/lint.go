@@ -95,18 +95,12 @@ func (p *Policy) RunTests() []TestFailure {
 
 // runTest gives what is wrong, empty if the test holds.
 func (p *Policy) runTest(t Test) string {
-	what := fmt.Sprintf("%s %s", t.Op, t.Path)
-	if t.Op == Peer {
-		what = "replicate"
-	}
 	if isExternal(t.Subject) {
-		switch {
-		case t.Op != Read:
-			return t.Subject + " can only be allowed to read"
-		case p.MaySubjectRead(t.Subject, t.Path) != t.Allow:
-			return verdict(t.Subject, what, !t.Allow)
+		var has Op
+		if p.MaySubjectRead(t.Subject, t.Path) {
+			has = Read
 		}
-		return ""
+		return t.verdict(t.Subject, has)
 	}
 	found := false
 	for _, id := range p.file.Identities {
@@ -114,8 +108,8 @@ func (p *Policy) runTest(t Test) string {
 			continue
 		}
 		found = true
-		if every, one := p.holds(id.Key, t); t.Allow && !every || !t.Allow && one {
-			return verdict(id.Alias, what, !t.Allow)
+		if text := t.verdict(id.Alias, p.rights(id.Key, t.Path)); text != "" {
+			return text
 		}
 	}
 	if !found {
@@ -124,23 +118,41 @@ func (p *Policy) runTest(t Test) string {
 	return ""
 }
 
-func verdict(who, what string, may bool) string {
-	if may {
-		return who + " may " + what + ", expected deny"
+// rights gives what k may do at path, and whether it is a member.
+func (p *Policy) rights(k record.PublicKey, path string) (has Op) {
+	if p.MayReadPath(k, path) {
+		has |= Read
 	}
-	return who + " may not " + what + ", expected allow"
+	if p.MayWritePath(k, path) {
+		has |= Write
+	}
+	if p.Member(k) {
+		has |= Peer
+	}
+	return has
 }
 
-// holds tells whether k has every, and whether it has one, of the rights that the test is about.
-func (p *Policy) holds(k record.PublicKey, t Test) (every, one bool) {
-	every = true
-	add := func(op Op, has bool) {
-		if t.Op&op != 0 {
-			every, one = every && has, one || has
-		}
+// verdict gives what is wrong for somebody who has these rights, empty if nothing is.
+func (t Test) verdict(who string, has Op) string {
+	place := t.Op.String()
+	if t.Path != "" {
+		place += " " + t.Path
 	}
-	add(Peer, p.Member(k))
-	add(Read, p.MayReadPath(k, t.Path))
-	add(Write, p.MayWritePath(k, t.Path))
-	return every, one
+	switch {
+	case t.Allow && t.Op&^has != 0:
+		return fmt.Sprintf("%s may not %s: expected allow %s", who, verb(t.Op&^has), place)
+	case !t.Allow && t.Op&has != 0:
+		return fmt.Sprintf("%s may %s: expected deny %s", who, verb(t.Op&has), place)
+	}
+	return ""
+}
+
+func verb(op Op) string {
+	switch op {
+	case Peer:
+		return "replicate"
+	case Read | Write:
+		return "read and write"
+	}
+	return op.String()
 }
