@@ -20,7 +20,7 @@ import (
 const (
 	maxBatchPaths     = 1000
 	maxBatchBytes     = 4 << 20   // values
-	maxBatchSlotBytes = 256 << 10 // what the paths cost in a block
+	maxBatchSlotBytes = 440 << 10 // what the paths cost in a block
 )
 
 // Limits of completion: what takes long is worse than nothing.
@@ -77,6 +77,56 @@ func (c *cli) writeBatch(ctx context.Context, client *agent.Client, ops []*apiv1
 		return nil, err
 	}
 	return w.Msg, nil
+}
+
+// changer gathers changes and sends them in atomic writes that surely fit.
+type changer struct {
+	cli     *cli
+	client  *agent.Client
+	written int                        // changes sent
+	sent    func(*apiv1.WriteResponse) // called after every write; may be nil
+
+	ops              []*apiv1.Op
+	bytes, slotBytes int
+}
+
+// add takes a change of path to a value of so many bytes. It sends those before it if all together would not fit.
+func (b *changer) add(ctx context.Context, path string, size int, op *apiv1.Op) error {
+	full := len(b.ops) == maxBatchPaths || b.bytes+size > maxBatchBytes || b.slotBytes+slotBytes(path) > maxBatchSlotBytes
+	if full {
+		if err := b.flush(ctx); err != nil {
+			return err
+		}
+	}
+	b.ops = append(b.ops, op)
+	b.bytes += size
+	b.slotBytes += slotBytes(path)
+	return nil
+}
+
+// flush sends what is gathered.
+func (b *changer) flush(ctx context.Context) error {
+	if len(b.ops) == 0 {
+		return nil
+	}
+	w, err := b.cli.writeBatch(ctx, b.client, b.ops)
+	if err != nil {
+		return err
+	}
+	b.written += len(b.ops)
+	b.ops, b.bytes, b.slotBytes = nil, 0, 0
+	if b.sent != nil {
+		b.sent(w)
+	}
+	return nil
+}
+
+// failure makes the exit code of an error: some of many failed, if anything was written before it.
+func (b *changer) failure(err error, done string) error {
+	if err == nil || b.written == 0 {
+		return err
+	}
+	return failf(exitPartly, "partly", "%s %d paths, then: %w", done, b.written, agent.ErrorOf(err))
 }
 
 // completePaths completes the first n arguments with paths from the agent, one segment at a time.

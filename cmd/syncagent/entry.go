@@ -77,7 +77,7 @@ func (c *cli) printWrite(w *apiv1.WriteResponse, done string) {
 	switch {
 	case c.json():
 		printJSON(c.stdout, writeJSON{Version: w.GetVersion(), HLC: w.GetHlc(), Paths: w.GetPaths()})
-	case onTerminal(c.stdout) && !c.quiet:
+	case c.stdout.terminal() && !c.quiet:
 		fmt.Fprintf(c.stdout, "%s, version %s\n", done, w.GetVersion())
 	}
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
@@ -40,10 +38,8 @@ func (c *cli) getCmd() *cobra.Command {
 				printJSON(c.stdout, newEntryJSON(e))
 				return nil
 			}
-			if _, err := c.stdout.Write(e.GetValue()); err != nil {
-				return fmt.Errorf("print value: %w", err)
-			}
-			return nil
+			_, err = c.stdout.Write(e.GetValue())
+			return err
 		},
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 )
@@ -60,12 +60,11 @@ type shown struct {
 // importer copies one directory.
 type importer struct {
 	cli     *cli
-	client  *agent.Client
 	flags   importFlags
 	have    map[string]shown // at and below the prefix, before the import
 	kept    map[string]bool  // paths of have that a file stands for
 	skipped []string         // paths of what was left out; all at or below them stays
-	batch   opBatch
+	batch   changer
 	report  importReport
 }
 
@@ -91,7 +90,8 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 	if err != nil {
 		return err
 	}
-	i := &importer{cli: c, client: client, flags: flags, have: map[string]shown{}, kept: map[string]bool{}}
+	i := &importer{cli: c, flags: flags, have: map[string]shown{}, kept: map[string]bool{}}
+	i.batch = changer{cli: c, client: client}
 	if err := i.listStore(ctx, prefix); err != nil {
 		return err
 	}
@@ -99,13 +99,16 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 		err = i.deleteRest(ctx)
 	}
 	if err == nil {
-		err = i.flush(ctx)
+		err = i.batch.flush(ctx)
 	}
 	return i.finish(err)
 }
 
 func (i *importer) listStore(ctx context.Context, prefix string) error {
-	_, err := listEntries(ctx, i.client, prefix, true, func(e *apiv1.Entry) error {
+	_, err := listEntries(ctx, i.batch.client, prefix, true, func(e *apiv1.Entry) error {
+		if e.GetPath() == prefix {
+			return nil // an entry at the prefix itself stands for no file below DIR
+		}
 		i.have[e.GetPath()] = shown{sha256.Sum256(e.GetValue()), e.GetMode()}
 		return nil
 	})
@@ -120,7 +123,7 @@ func (i *importer) copyFiles(ctx context.Context, root *os.Root, prefix string) 
 			return err
 		}
 		path := pathBelow(prefix, name)
-		if err := record.CheckPath(path); err != nil {
+		if err := checkWritable(path); err != nil {
 			i.skip(path, name, err)
 			return nil
 		}
@@ -179,25 +182,7 @@ func (i *importer) add(ctx context.Context, verb, path string, size int, op *api
 	if i.cli.verbose {
 		i.cli.note("%s %s", verb, path)
 	}
-	if !i.batch.fits(path, size) {
-		if err := i.flush(ctx); err != nil {
-			return err
-		}
-	}
-	i.batch.add(path, size, op)
-	return nil
-}
-
-func (i *importer) flush(ctx context.Context) error {
-	if len(i.batch.ops) == 0 {
-		return nil
-	}
-	_, err := i.cli.writeBatch(ctx, i.client, i.batch.ops)
-	if err != nil {
-		return err
-	}
-	i.batch = opBatch{written: i.batch.written + len(i.batch.ops)}
-	return nil
+	return i.batch.add(ctx, path, size, op)
 }
 
 // skip reports what is left out. It, and what may lie below it, stays in the store as it is.
@@ -211,10 +196,7 @@ func (i *importer) skip(path, name string, err error) {
 func (i *importer) finish(err error) error {
 	r := i.report
 	if err != nil {
-		if i.batch.written > 0 {
-			return failf(exitPartly, "partly", "wrote %d paths, then: %w", i.batch.written, agent.ErrorOf(err))
-		}
-		return err
+		return i.batch.failure(err, "wrote")
 	}
 	switch {
 	case i.flags.dryRun:
@@ -230,22 +212,12 @@ func (i *importer) finish(err error) error {
 	return nil
 }
 
-// opBatch gathers changes up to what surely fits one write.
-type opBatch struct {
-	ops              []*apiv1.Op
-	bytes, slotBytes int
-	written          int // changes of the batches before this one
-}
-
-func (b *opBatch) fits(path string, size int) bool {
-	return len(b.ops) < maxBatchPaths && (len(b.ops) == 0 ||
-		b.bytes+size <= maxBatchBytes && b.slotBytes+slotBytes(path) <= maxBatchSlotBytes)
-}
-
-func (b *opBatch) add(path string, size int, op *apiv1.Op) {
-	b.ops = append(b.ops, op)
-	b.bytes += size
-	b.slotBytes += slotBytes(path)
+// checkWritable tells whether a file can stand at path.
+func checkWritable(path string) error {
+	if record.Reserved(path) {
+		return errors.New("/.sys is reserved")
+	}
+	return record.CheckPath(path)
 }
 
 func pathBelow(prefix, name string) string {

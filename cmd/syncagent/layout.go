@@ -72,7 +72,7 @@ func (l layout) flag() string {
 
 // makeDirs makes the folders that are missing.
 func (l layout) makeDirs() error {
-	if err := os.MkdirAll(filepath.Dir(l.file), 0o755); err != nil { //nolint:gosec // keys have their own modes
+	if err := os.MkdirAll(filepath.Dir(l.file), 0o755); err != nil {
 		return fileFailure("folder", filepath.Dir(l.file), err)
 	}
 	data := l.dataDir

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -47,7 +46,8 @@ func (c *cli) lsCmd() *cobra.Command {
 			if long && !c.json() && len(rows) > 0 {
 				table(out, []string{"MODE", "SIZE", "MODIFIED", "WRITER", "PATH"}, rows)
 			}
-			return errors.Join(err, out.Flush())
+			_ = out.Flush() // stdout keeps its error
+			return err
 		},
 	}
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "mode, size, time and writer as well")

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -25,13 +26,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
-	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr}
+	c := &cli{stdin: &input{ctx, stdin}, stdout: &output{w: stdout}, stderr: stderr}
 	root := c.rootCmd()
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetIn(c.stdin)
+	root.SetOut(c.stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if c.stdout.err != nil {
+		err = fmt.Errorf("print result: %w", c.stdout.err)
+	}
 	if err == nil {
 		return exitOK
 	}

@@ -21,7 +21,7 @@ func TestScripts(t *testing.T) {
 			"isjson":    isJSON,
 			"mode":      mode,
 			"fakeagent": fakeAgentCmd,
-			"badname":   badName, "manyfiles": manyFiles, "mkfifo": mkfifo, "value": value, "jsonvalue": jsonValue, "watchuntil": watchUntil, "finish": finish,
+			"badname":   badName, "manyfiles": manyFiles, "mkfifo": mkfifo, "deepfiles": deepFiles, "value": value, "jsonvalue": jsonValue, "watchuntil": watchUntil, "finish": finish,
 			"bigfile":    bigFile,
 			"eventually": eventually,
 		},

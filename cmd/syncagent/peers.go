@@ -40,8 +40,11 @@ func (c *cli) peersCmd() *cobra.Command {
 			}
 			ctx, cancel := c.bounded(cmd.Context())
 			defer cancel()
-			_, err = client.Agent.PausePeers(ctx, connect.NewRequest(&apiv1.PausePeersRequest{}))
-			return err
+			if _, err = client.Agent.PausePeers(ctx, connect.NewRequest(&apiv1.PausePeersRequest{})); err != nil {
+				return err
+			}
+			c.note("no connections to other agents until `syncagent peers resume`")
+			return nil
 		},
 	}, &cobra.Command{
 		Use:   "resume",
@@ -81,7 +84,7 @@ func (c *cli) printPeers(r *apiv1.PeersResponse) {
 			name, p.GetPeerId(), orDash(p.GetAddr()), peerState(p),
 			orNone(p.RttMs, func(ms float64) string { return fmt.Sprintf("%.1fms", ms) }),
 			orNone(p.LastSyncS, func(s float64) string {
-				return (time.Duration(s * float64(time.Second))).Round(time.Second).String() + " ago"
+				return time.Duration(s*float64(time.Second)).Round(time.Second).String() + " ago"
 			}),
 			strconv.FormatUint(p.GetPolicySerial(), 10), orDash(p.GetVersion()),
 		})

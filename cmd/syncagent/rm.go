@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -116,25 +115,22 @@ func (c *cli) removeTree(ctx context.Context, prefix string, f rmFlags) error {
 	return c.removeAll(ctx, client, paths)
 }
 
-// removeAll deletes paths in atomic writes of bounded size. What somebody else deleted meanwhile is no error.
+// removeAll deletes paths. What somebody else deleted meanwhile is no error.
 func (c *cli) removeAll(ctx context.Context, client *agent.Client, paths []string) error {
-	ops := make([]*apiv1.Op, len(paths))
-	for i, p := range paths {
-		ops[i] = deleteOp(p)
+	batch := changer{cli: c, client: client}
+	batch.sent = func(w *apiv1.WriteResponse) {
+		c.printWrite(w, fmt.Sprintf("%d of %d paths deleted", batch.written, len(paths)))
 	}
-	done := 0
-	for batch := range slices.Chunk(ops, maxBatchPaths) {
-		w, err := c.writeBatch(ctx, client, batch)
-		if err != nil {
-			if done > 0 {
-				return failf(exitPartly, "partly", "deleted %d of %d paths: %w", done, len(paths), agent.ErrorOf(err))
-			}
-			return err
+	var err error
+	for _, p := range paths {
+		if err = batch.add(ctx, p, 0, deleteOp(p)); err != nil {
+			break
 		}
-		done += len(batch)
-		c.printWrite(w, fmt.Sprintf("%d of %d paths deleted", done, len(paths)))
 	}
-	return nil
+	if err == nil {
+		err = batch.flush(ctx)
+	}
+	return batch.failure(err, "deleted")
 }
 
 func deleteOp(path string) *apiv1.Op {
@@ -146,7 +142,7 @@ func (c *cli) confirm(yes bool, question string) error {
 	if yes {
 		return nil
 	}
-	if !onTerminal(c.stdin) {
+	if !c.stdin.terminal() {
 		return usagef("will not %s without being asked", question).withHint("add -y; -n shows what would be deleted")
 	}
 	fmt.Fprintf(c.stderr, "%s? [y/N] ", question)

@@ -16,8 +16,9 @@ import (
 
 // cli is one run of the program: where it reads and writes, and the global flags.
 type cli struct {
-	stdin          io.Reader
-	stdout, stderr io.Writer
+	stdin  *input
+	stdout *output
+	stderr io.Writer
 
 	configFile string
 	socket     string
@@ -190,10 +191,12 @@ func flagFailure(cmd *cobra.Command, err error) error {
 	if !errors.As(err, &unknown) {
 		return f
 	}
-	if unknown.GetSpecifiedShortnames() != "" {
-		if strings.Contains(cmd.Use, "VALUE") {
-			return f.withHint("a value that begins with - goes after --: %s", cmd.CommandPath()+" PATH -- -VALUE")
-		}
+	short := unknown.GetSpecifiedShortnames() != ""
+	switch {
+	case strings.Contains(cmd.Use, "VALUE") && (short || !isWord(unknown.GetSpecifiedName())):
+		// Perhaps it is the value, and a secret: it is not repeated.
+		return usagef("unknown flag").withHint("a value that begins with - goes after --: %s PATH -- -VALUE", cmd.CommandPath())
+	case short:
 		return f
 	}
 	var names []string
@@ -206,6 +209,11 @@ func flagFailure(cmd *cobra.Command, err error) error {
 		return f.withHint("did you mean --%s?", near)
 	}
 	return f
+}
+
+// isWord tells whether s could be meant as the name of a flag.
+func isWord(s string) bool {
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz-") == ""
 }
 
 // helpCmd is cobra's help command with our answer to an unknown name.

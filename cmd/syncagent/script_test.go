@@ -142,6 +142,13 @@ func manyFiles(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// deepFiles DIR DEPTH N makes N files so many directories deep.
+func deepFiles(ts *testscript.TestScript, _ bool, args []string) {
+	depth, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	manyFiles(ts, false, []string{args[0] + strings.Repeat("/d", depth-1), args[2]})
+}
+
 func mkfifo(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(syscall.Mkfifo(ts.MkAbs(args[0]), 0o600))
 }

@@ -219,10 +219,9 @@ func entriesLine(s *apiv1.StatusResponse) string {
 
 func triggerLine(t *apiv1.Trigger) string {
 	line := fmt.Sprintf("%s %q: ", t.GetPath(), t.GetCommand())
-	switch {
-	case t.LastExit == nil:
+	if t.LastExit == nil {
 		line += "has not run"
-	default:
+	} else {
 		line += fmt.Sprintf("%d runs, last exit %d", t.GetRuns(), t.GetLastExit())
 	}
 	if t.GetPending() {

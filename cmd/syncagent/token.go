@@ -22,6 +22,7 @@ import (
 
 const defaultTokenLife = 30 * 24 * time.Hour
 
+//nolint:gosec // a text about tokens, no token
 const tokenHelp = `Print a join token for further hosts. It can be used as often as you like until it
 expires, and is no secret: it tells which network it is, whom to trust with its policy,
 and where its agents are. A host that joined has no rights before it is admitted.

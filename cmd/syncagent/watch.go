@@ -85,6 +85,9 @@ func (c *cli) watch(ctx context.Context, r *apiv1.WatchRequest) error {
 		for _, e := range stream.Msg().GetEvents() {
 			c.printEvent(e)
 		}
+		if c.stdout.err != nil {
+			return nil // run tells it
+		}
 	}
 	if err := stream.Err(); err != nil {
 		return err
