@@ -17,7 +17,8 @@ import (
 const (
 	refusedLogEvery = time.Minute // per peer
 	maxRefused      = 1024        // peers whose last log line is remembered
-	maxStrikes      = 20          // faults of a peer within strikeWindow, then it is out for banTime
+	hangUpsToLog    = 3
+	maxStrikes      = 20 // faults of a peer within strikeWindow, then it is out for banTime
 	strikeWindow    = time.Minute
 	banTime         = time.Minute
 )
@@ -40,7 +41,8 @@ type gater struct {
 	pinned  map[peer.ID]struct{}
 	probed  map[string]peer.ID // who answered at a bootstrap address without a peer ID
 	paused  bool
-	refused map[peer.ID]time.Time
+	refused map[peer.ID]time.Time // when a line about the peer was logged
+	hangUps map[peer.ID]int
 	strikes map[peer.ID]*strikes
 	onBan   func(peer.ID)
 }
@@ -53,7 +55,7 @@ type strikes struct {
 
 func newGater(log *slog.Logger) *gater {
 	return &gater{log: log, pinned: map[peer.ID]struct{}{}, probed: map[string]peer.ID{},
-		refused: map[peer.ID]time.Time{}, strikes: map[peer.ID]*strikes{}}
+		refused: map[peer.ID]time.Time{}, hangUps: map[peer.ID]int{}, strikes: map[peer.ID]*strikes{}}
 }
 
 // standing tells what the policy in force and the config let the peer do.
@@ -146,15 +148,31 @@ func (g *gater) quietly(p peer.ID) bool {
 	return false
 }
 
-// refusedBy logs that a peer hangs up on us at once, and the line that admits us there.
-func (g *gater) refusedBy(p peer.ID, name string, self record.PublicKey) {
+// hungUp notes that a peer closed the connection before it said hello. When it does so again and again, the line that
+// admits us there is logged.
+func (g *gater) hungUp(p peer.ID, name string, self record.PublicKey) {
+	g.mu.Lock()
+	if len(g.hangUps) >= maxRefused {
+		clear(g.hangUps)
+	}
+	g.hangUps[p]++
+	count := g.hangUps[p]
+	g.mu.Unlock()
+	if count < hangUpsToLog || g.quietly("hang-up of "+p) {
+		return
+	}
 	if name == "" {
 		name = "NAME"
 	}
-	if !g.quietly(p) {
-		g.log.Warn("peer hangs up at once, perhaps this host is not admitted yet", "peer", p,
-			"hint", "on a host with the admin key: syncagent acl admit 'identity "+name+" "+self.String()+"'")
-	}
+	g.log.Warn("peer hangs up at once, perhaps this host is not admitted yet", "peer", p,
+		"hint", "on a host with the admin key: syncagent acl admit 'identity "+name+" "+self.String()+"'")
+}
+
+// greeted ends the count of hungUp.
+func (g *gater) greeted(p peer.ID) {
+	g.mu.Lock()
+	delete(g.hangUps, p)
+	g.mu.Unlock()
 }
 
 // otherNetwork logs that a peer belongs to another network.

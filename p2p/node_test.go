@@ -125,7 +125,7 @@ func connectedPeers(h *agent) int {
 // eventually polls until ok, and fails after a time that is far longer than it should take.
 func eventually(t *testing.T, ok func() bool, format string, args ...any) {
 	t.Helper()
-	eventuallyIn(t, 20*time.Second, ok, format, args...)
+	eventuallyIn(t, time.Minute, ok, format, args...)
 }
 
 func eventuallyIn(t *testing.T, limit time.Duration, ok func() bool, format string, args ...any) {

@@ -132,13 +132,11 @@ func (n *Node) disconnected(p peer.ID) {
 	n.mu.Unlock()
 	s.cancel()
 	n.log.Info("peer disconnected", "peer", p, "after", time.Since(s.since).Round(time.Millisecond))
-	if life := time.Since(s.since); life < time.Second && !n.Paused() {
-		s.mu.Lock()
-		greeted := s.hello != nil
-		s.mu.Unlock()
-		if !greeted {
-			n.gate.refusedBy(p, n.o.Name, n.self)
-		}
+	s.mu.Lock()
+	greeted := s.hello != nil
+	s.mu.Unlock()
+	if !greeted && !n.Paused() {
+		n.gate.hungUp(p, n.o.Name, n.self)
 	}
 	ring(n.dialBell)
 }

@@ -143,6 +143,7 @@ func (n *Node) noteSkew(s *session, milli int64) {
 
 func (n *Node) noteHello(s *session, h *hello) {
 	n.noteSkew(s, h.Milli)
+	n.gate.greeted(s.id)
 	signed := h.Record
 	h.Record = nil
 	s.mu.Lock()
