@@ -28,10 +28,8 @@ func (s *session) apply(ctx context.Context, p plan, strict bool) error {
 	if err := s.removeFiles(p.clear, nil); err != nil {
 		return err
 	}
-	if s.full {
-		if err := s.tidy(); err != nil {
-			return err
-		}
+	if err := s.tidy(p.none); err != nil {
+		return err
 	}
 	for chunk := range chunks(p.write, chunkFiles) {
 		if err := s.writeFiles(ctx, chunk, strict); err != nil {
@@ -309,7 +307,9 @@ func (s *session) removeFiles(remove, forget []item) error {
 		return nil
 	}
 	var o outcome
+	var paths []string
 	gone := func(i item) {
+		paths = append(paths, i.path)
 		g := goneFile{Path: i.path}
 		if !i.changed.IsZero() {
 			g.Write = i.changed.WriteString()
@@ -327,20 +327,23 @@ func (s *session) removeFiles(remove, forget []item) error {
 	for _, i := range forget {
 		gone(i)
 	}
-	s.removeDirs(s.idleAbove(o.Gone), &o)
+	s.removeDirs(s.idleAbove(paths), &o)
 	if err := s.tree.sync(); err != nil {
 		return err
 	}
 	return s.settle(line{}, o, nil)
 }
 
-// tidy removes directories that became idle while something of somebody else was in them, or in a crash.
-func (s *session) tidy() error {
-	idle := s.j.dirs()
-	for d := range idle {
-		if s.want.isDir(d) {
-			delete(idle, d)
-		}
+// tidy removes directories that were made for files that never came, and, when everything is looked at, those that
+// became idle while something of somebody else was in them, or in a crash.
+func (s *session) tidy(never []string) error {
+	idle := s.idleAbove(never)
+	if s.full {
+		idle = s.j.dirs()
+		maps.DeleteFunc(idle, func(d string, _ struct{}) bool { return s.want.isDir(d) })
+	}
+	if len(idle) == 0 {
+		return nil
 	}
 	var o outcome
 	if s.removeDirs(idle, &o); len(o.Unmade) == 0 {
@@ -353,10 +356,10 @@ func (s *session) tidy() error {
 }
 
 // idleAbove gives the directories above what is gone that the mirror made and in which nothing is wanted any more.
-func (s *session) idleAbove(gone []goneFile) map[string]struct{} {
+func (s *session) idleAbove(gone []string) map[string]struct{} {
 	idle := map[string]struct{}{}
-	for _, g := range gone {
-		for d := parent(g.Path); d != "." && !s.want.isDir(d) && s.j.madeDir(d); d = parent(d) {
+	for _, p := range gone {
+		for d := parent(p); d != "." && !s.want.isDir(d) && s.j.madeDir(d); d = parent(d) {
 			idle[d] = struct{}{}
 		}
 	}

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -383,5 +384,77 @@ func TestUnreadableFileIsReplaced(t *testing.T) {
 	b.mustOnce()
 	if info, err := os.Stat(b.path("a")); err != nil || info.Mode() != fs.FileMode(0o644) {
 		t.Errorf("mode %v (%v)", info.Mode(), err)
+	}
+}
+
+func TestInboxHandsOnWholeWritesOnly(t *testing.T) {
+	b := newInbox()
+	give := func(path string, more, deleted bool) {
+		if err := b.put(Change{File: File{Path: path}, More: more, Deleted: deleted}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rung := func() bool {
+		select {
+		case <-b.bell:
+			return true
+		default:
+			return false
+		}
+	}
+	give("/a", true, false)
+	give("/b", true, false)
+	if rung() || len(b.take()) != 0 {
+		t.Error("part of a write was handed on")
+	}
+	give("/c", false, false)
+	give("/a", false, true)
+	got := b.take()
+	if !rung() || rung() || len(got) != 3 || !got["/a"].Deleted || len(b.take()) != 0 {
+		t.Errorf("took %v", got)
+	}
+}
+
+func TestDirectoryMadeForAFileThatNeverCameIsRemoved(t *testing.T) {
+	b := filled(t)
+	b.src.onFetch = func(s *fakeSource, paths []string) {
+		if paths[0] == "/p/new/dir/x" {
+			s.write(del("/p/new/dir/x"))
+		}
+	}
+	m := b.run()
+	eventually(t, "ok", func() bool { return m.Status().State == StateOK })
+	b.src.write(put("/p/new/dir/x", "1"))
+	eventually(t, "fetched", func() bool { b.src.mu.Lock(); defer b.src.mu.Unlock(); return b.src.fetches == 2 })
+	eventually(t, "removed", func() bool {
+		_, err := os.Lstat(b.path("new"))
+		return errors.Is(err, fs.ErrNotExist) && m.Status().State == StateOK
+	})
+}
+
+// What was staged before a crash is put in place at the start, without the source's help.
+func TestG8_CrashBetweenStagingAndRenamesIsFinished(t *testing.T) {
+	b := filled(t)
+	v := b.src.write(put("/p/a", "11"), put("/p/d/b", "22"))
+	m := b.mirror()
+	j := openTestJournal(t, m.journalPath)
+	var n line
+	for i, f := range []struct{ path, text string }{{"a", "11"}, {"d/b", "22"}} {
+		temp := fmt.Sprintf("%s%016x%s", tempPrefix, i, tempSuffix)
+		b.write(filepath.Join(filepath.Dir(f.path), temp), f.text)
+		v.Index = uint16(i)
+		n.Staged = append(n.Staged, stage(f.path, temp, base{v, sha256.Sum256([]byte(f.text)), 2}))
+	}
+	if err := os.Rename(b.path(n.Staged[0].Temp), b.path("a")); err != nil { // the crash came after the first
+		t.Fatal(err)
+	}
+	if err := errors.Join(j.append(n), j.close()); err != nil {
+		t.Fatal(err)
+	}
+	fetches := b.src.fetches
+	b.mustOnce()
+	b.expect(map[string]string{"a": "11", "d/b": "22", "foreign": "F"})
+	if b.src.fetches != fetches {
+		t.Error("it was fetched again")
 	}
 }

@@ -57,7 +57,9 @@ func (m *model) local() {
 			return
 		}
 	case 2:
-		_ = os.Chmod(at, 0o640)
+		if info, err := os.Lstat(at); err == nil && info.Mode().IsRegular() {
+			_ = os.Chmod(at, 0o640)
+		}
 		return
 	default:
 		if os.MkdirAll(filepath.Dir(at), 0o755) != nil || os.WriteFile(at, fmt.Append(nil, "local ", m.r.IntN(4)), 0o644) != nil {

@@ -85,6 +85,7 @@ type plan struct {
 	forget []item
 	held   []item // would be removed, but that is too many at once
 	fine   []string
+	none   []string // neither wanted nor ours: directories that were made for them may be idle
 }
 
 // minHeld is how many files may always be removed at once.

@@ -151,7 +151,7 @@ func readMarker(f *os.File, before fs.FileInfo) (m marker, err error) {
 
 func (r *root) makeMarker(prefix string) error {
 	var id [16]byte
-	rand.Read(id[:]) //nolint:errcheck // it never fails, says its documentation
+	rand.Read(id[:])
 	text, err := json.Marshal(marker{hex.EncodeToString(id[:]), prefix})
 	if err != nil {
 		return err

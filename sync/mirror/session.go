@@ -157,7 +157,10 @@ func (m *Mirror) session(ctx context.Context, j *journal) (synced bool, err erro
 	ctx, cancel := context.WithCancel(ctx)
 	box, ended := newInbox(), make(chan error, 1)
 	go func() { ended <- m.src.Watch(ctx, m.o.Prefix, cursor, box.put) }()
-	defer func() { cancel(); <-ended }()
+	defer func() {
+		cancel()
+		<-ended //nolint:errcheck // follow has reported it, or ctx has ended
+	}()
 	return s.follow(ctx, box, ended)
 }
 
@@ -256,6 +259,7 @@ func (s *session) pass(ctx context.Context, strict bool) (err error) {
 func (s *session) plan() (plan, error) {
 	paths := slices.Sorted(maps.Keys(s.dirty)) // neighbours share open directories
 	var general error
+	var none []string
 	p := makePlan(func(yield func(item) bool) {
 		for _, path := range paths {
 			i := item{path: path, changed: s.dirty[path]}
@@ -264,6 +268,7 @@ func (s *session) plan() (plan, error) {
 			delete(s.failing, path)
 			delete(s.held, path)
 			if !i.wanted && !i.based {
+				none = append(none, path)
 				delete(s.dirty, path)
 				continue
 			}
@@ -278,6 +283,7 @@ func (s *session) plan() (plan, error) {
 			}
 		}
 	}, s.j.files(), s.m.o.MaxDelete)
+	p.none = none
 	return p, general
 }
 

@@ -243,7 +243,7 @@ func (t *tree) stage(path string, mode fs.FileMode, r io.Reader) (f *os.File, te
 		return nil, "", b, err
 	}
 	var random [8]byte
-	rand.Read(random[:]) //nolint:errcheck // it never fails, says its documentation
+	rand.Read(random[:])
 	temp = tempPrefix + hex.EncodeToString(random[:]) + tempSuffix
 	if f, err = d.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return nil, "", b, err
