@@ -14,6 +14,23 @@
 //
 // Gossip and pushes are hints that save time: they may be lost, doubled, reordered. Sync is the guarantee.
 //
+// # Streams
+//
+// A stream is frames: type(u8) length(u32, at most 1 MiB) payload. Both sides begin with hello: network, highest format
+// known, agent time, store, version, name, signed address record. Frames of unknown type are skipped. Whoever opens a
+// stream asks, the other answers:
+//
+//	policy   have (hashes)          -> policies that the asker lacks, have; then the asker gives what the other lacks
+//	sync     peers, digest, ping    -> digest, pong                        control, kept open
+//	sync     vector*, pull          -> vector*, parcels*, done (digest)    what the asker lacks
+//	sync     ask (block digests)    -> parcels*, done                      these blocks and some ancestors
+//	sync     heads                  -> heads, done (with a count: how many of the asker's heads are unknown)
+//	entry    wants                  -> answers*, in order
+//	entry    push (parcels)         -> nothing
+//
+// A parcel is a block with the entries that the receiver may read, or entries alone. Parcels, vectors, answers and
+// policies are compressed by zstd. A message on the topic is nonce[8] and uncompressed parcels, each with its block.
+//
 // # Bounds
 //
 // Every queue, frame, list, wait and number of streams has a limit. Over the limit means slower: the stream or the

@@ -35,7 +35,7 @@ func (n *Node) wantsLoop(ctx context.Context) error {
 			}
 			for _, s := range n.members() {
 				s.mu.Lock()
-				origin := time.Since(s.lastGossip) < recentGossip
+				origin := time.Since(s.lastFresh) < recentGossip
 				s.mu.Unlock()
 				if origin {
 					ring(s.fetchBell)
@@ -206,6 +206,9 @@ func (n *Node) takePush(ctx context.Context, s *session, payload []byte) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.lastFresh = time.Now()
+	s.mu.Unlock()
 	return n.ingestFresh(ctx, s, s, false, parcels)
 }
 

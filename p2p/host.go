@@ -42,8 +42,8 @@ func newHost(key ed25519.PrivateKey, gate connmgr.ConnectionGater, version strin
 	if err != nil {
 		return nil, fmt.Errorf("set resource limits: %w", err)
 	}
-	// Members are few and all wanted: the connection manager is there for the floods that the gater does not see.
-	conns, err := connmgrimpl.NewConnManager(maxPeers*2, maxPeers*3, connmgrimpl.WithGracePeriod(time.Minute))
+	// Members are few and all wanted, a bootstrap host may have hundreds: trimming is the last resort before the limits.
+	conns, err := connmgrimpl.NewConnManager(512, 768, connmgrimpl.WithGracePeriod(time.Minute))
 	if err != nil {
 		return nil, fmt.Errorf("make connection manager: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 
@@ -380,4 +381,8 @@ func TestCleanStop(t *testing.T) {
 	if err := a.node.Run(context.Background(), a.fakeReplica); err == nil {
 		t.Error("a node ran twice")
 	}
+	stacks := make([]byte, 4<<20)
+	eventually(t, func() bool {
+		return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("p2p.(*Node)."))
+	}, "no goroutine is left")
 }

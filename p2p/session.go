@@ -45,15 +45,15 @@ type session struct {
 
 // peerState is what we know of a connected peer.
 type peerState struct {
-	hello      *hello
-	skew       time.Duration // their agent time minus ours
-	rtt        time.Duration
-	digest     [32]byte
-	hasDigest  bool
-	serial     uint64
-	vector     []record.Position // as of its last answer to a pull
-	lastSync   time.Time
-	lastGossip time.Time // when a block of its own came by gossip
+	hello     *hello
+	skew      time.Duration // their agent time minus ours
+	rtt       time.Duration
+	digest    [32]byte
+	hasDigest bool
+	serial    uint64
+	vector    []record.Position // as of its last answer to a pull
+	lastSync  time.Time
+	lastFresh time.Time // when a block of its own came by gossip or push
 
 	records    [][]byte // addresses to tell it
 	needSync   bool     // its digest differs from ours

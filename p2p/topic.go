@@ -227,7 +227,7 @@ func (n *Node) origin(from *session, g *gossip) *session {
 		return from
 	}
 	origin.mu.Lock()
-	origin.lastGossip = time.Now()
+	origin.lastFresh = time.Now()
 	origin.mu.Unlock()
 	return origin
 }
