@@ -101,8 +101,34 @@ func (b *badgerKV) Close() error {
 	return nil
 }
 
+// badgerView keeps the iterators it made: making one costs more than seeking with it.
 type badgerView struct {
-	txn *badger.Txn
+	txn      *badger.Txn
+	up, down []*badger.Iterator // idle ones
+}
+
+func (v *badgerView) iterator(down bool) *badger.Iterator {
+	idle := &v.up
+	if down {
+		idle = &v.down
+	}
+	if n := len(*idle); n > 0 {
+		it := (*idle)[n-1]
+		*idle = (*idle)[:n-1]
+		return it
+	}
+	o := badger.DefaultIteratorOptions
+	o.PrefetchValues = false // values lie beside their keys
+	o.Reverse = down
+	return v.txn.NewIterator(o)
+}
+
+func (v *badgerView) idle(it *badger.Iterator, down bool) {
+	if down {
+		v.down = append(v.down, it)
+	} else {
+		v.up = append(v.up, it)
+	}
 }
 
 func (v *badgerView) Get(key []byte) ([]byte, bool, error) {
@@ -121,12 +147,8 @@ func (v *badgerView) Get(key []byte) ([]byte, bool, error) {
 }
 
 func (v *badgerView) Scan(prefix, start []byte, down bool, fn func(key, value []byte) (bool, error)) error {
-	o := badger.DefaultIteratorOptions
-	o.PrefetchValues = false // values lie beside their keys
-	o.Reverse = down
-	o.Prefix = prefix
-	it := v.txn.NewIterator(o)
-	defer it.Close()
+	it := v.iterator(down)
+	defer v.idle(it, down)
 	switch {
 	case start == nil && down:
 		start = append(bytes.Clone(prefix), bytes.Repeat([]byte{0xff}, 128)...)
@@ -149,7 +171,12 @@ func (v *badgerView) Scan(prefix, start []byte, down bool, fn func(key, value []
 	return nil
 }
 
-func (v *badgerView) Close() { v.txn.Discard() }
+func (v *badgerView) Close() {
+	for _, it := range append(v.up, v.down...) {
+		it.Close()
+	}
+	v.txn.Discard()
+}
 
 // badgerLog sends badger's own lines to slog, its chatter at debug level.
 type badgerLog struct{ log *slog.Logger }

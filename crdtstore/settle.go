@@ -301,11 +301,16 @@ func decodeShown(b []byte) (r shownRow, err error) {
 // show brings the view row of a path in line with what is shown, and notes the change in digest, count and feed.
 func (t *turn) show(p *pathState, path string, shown *slot) error {
 	var old shownRow
-	value, had, err := t.view.Get(shownKey(path))
-	if err != nil {
-		return err
+	var value []byte
+	had := false
+	if !p.isNew {
+		var err error
+		if value, had, err = t.view.Get(shownKey(path)); err != nil {
+			return err
+		}
 	}
 	if had {
+		var err error
 		if old, err = decodeShown(value); err != nil {
 			return err
 		}

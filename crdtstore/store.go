@@ -76,6 +76,7 @@ type Store struct {
 	chain     chainID // own origin and incarnation
 	renew     bool    // take a new incarnation before the next own block
 	counters  counters
+	index     *pathIndex
 	headers   *lru.Cache[record.Digest, record.Header]
 	parked    *parking
 	early     *earlyEntries
@@ -118,7 +119,7 @@ func Open(o Options) (*Store, error) {
 		dir: o.Dir, minFree: o.MinFree, clock: o.Clock, rand: o.Rand, log: o.Log, onCommit: o.OnCommit,
 		onPolicy: o.OnPolicy, onWants: o.OnWants, alarmFn: o.Alarm, kv: o.kv,
 		inbox: make(chan any, 256), stopped: make(chan struct{}),
-		parked: newParking(), early: newEarlyEntries(), wants: newWants(),
+		index: newPathIndex(), parked: newParking(), early: newEarlyEntries(), wants: newWants(),
 		unready: make(map[record.ID]*unreadyWrite), unreadyAt: make(map[record.Tag]map[record.ID]bool),
 		bells: make(map[chan struct{}]struct{}),
 	}
@@ -172,6 +173,14 @@ func (s *Store) Close() error {
 // if a turn could not be committed; the store must then be closed and opened again.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.stopped)
+	stop, filled := make(chan struct{}), make(chan error, 1)
+	go func() { filled <- s.index.fill(s.kv.View(), stop) }()
+	defer func() {
+		close(stop)
+		if err := <-filled; err != nil {
+			s.log.Error("path index not filled", "error", err)
+		}
+	}()
 	for {
 		if err := s.wait(ctx); err != nil {
 			s.queue.fail(ErrClosed)

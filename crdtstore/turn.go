@@ -48,6 +48,7 @@ type pathState struct {
 	key    record.Tag
 	slots  []*slot
 	whole  bool // all slots are loaded
+	isNew  bool // there is no row of it before this turn
 	dirty  bool // the verdict must be found (again)
 	judged bool // the verdict was found in this turn
 	result verdict
@@ -74,6 +75,12 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 		return p, nil
 	}
 	fresh := &pathState{key: key, whole: true}
+	if p == nil && t.s.index.isNew(key) {
+		fresh.isNew = true
+		t.s.index.add(key)
+		t.paths[key] = fresh
+		return fresh, nil
+	}
 	held := false
 	err := t.view.Scan(slotKey(key, record.Version{})[:17], nil, true, func(k, value []byte) (bool, error) {
 		if !whole && held && len(fresh.slots) >= pathWindow {
@@ -98,6 +105,9 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if len(fresh.slots) == 0 {
+		t.s.index.add(key) // it may get some in this turn
 	}
 	for _, s := range t.blind[key] {
 		fresh.insert(s)
@@ -270,6 +280,7 @@ func (t *turn) write(w *record.Write, entries map[record.ID][]byte) error {
 		if !t.policy.MayRead(t.s.self, s.tags) {
 			// None of our business: the row says where it belongs, no byte of path or value is kept.
 			s.changed = false
+			t.s.index.add(w.Slots[i].PathKey())
 			t.rows.set(slotKey(w.Slots[i].PathKey(), v), s.encode())
 			t.blind[w.Slots[i].PathKey()] = append(t.blind[w.Slots[i].PathKey()], s)
 			if t.counted(w.Slots[i].PathKey()) {
@@ -312,6 +323,9 @@ func pathKeys(w *record.Write) []record.Tag {
 func (t *turn) hasSlot(path record.Tag, v record.Version) (bool, error) {
 	if p := t.paths[path]; p != nil && p.find(v) != nil {
 		return true, nil
+	}
+	if t.paths[path] == nil && t.s.index.isNew(path) {
+		return false, nil
 	}
 	k := slotKey(path, v)
 	if _, ok := t.rows.m[string(k)]; ok {
