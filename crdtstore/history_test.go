@@ -261,9 +261,9 @@ func (h *history) heal() {
 	}
 }
 
-// TestG2_RandomHistories runs random writes, partial exchanges, policy changes, revocations, restarts and clock jumps
+// TestG2_G3_G4_RandomHistories runs random writes, partial exchanges, policy changes, revocations, restarts and clock jumps
 // on five stores with different rights, and compares them with the model after the heal.
-func TestG2_RandomHistories(t *testing.T) {
+func TestG2_G3_G4_RandomHistories(t *testing.T) {
 	first, count := uint64(1), *historySeeds
 	if *historySeed != 0 {
 		first, count = *historySeed, 1
@@ -300,7 +300,7 @@ func TestG2_RandomHistories(t *testing.T) {
 			nd.stop()
 		}
 		if t.Failed() {
-			t.Fatalf("seed %d: go test -run TestG2_RandomHistories -seed=%d", seed, seed)
+			t.Fatalf("seed %d: go test -run TestG2_G3_G4_RandomHistories -seed=%d", seed, seed)
 		}
 	}
 }

@@ -402,7 +402,7 @@ func TestReadsJudgeAtOnceAfterAPolicySwitch(t *testing.T) {
 	}
 }
 
-func TestG4_G10_ForeignRubbishIsRefused(t *testing.T) {
+func TestG10_ForeignRubbishIsRefused(t *testing.T) {
 	n, a, b, _ := three(t, 1)
 	a.put("/p", "v")
 	ctx := context.Background()
@@ -540,7 +540,7 @@ func TestLargestWriteAndBlockFitOneTransaction(t *testing.T) {
 	}
 }
 
-func TestG1_G12_PowerCutAndWatch(t *testing.T) {
+func TestG1_PowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 	n := newTestNet(t, 1)
 	a := n.start("a", nil)
 	a.apply(n.openPolicy())

@@ -248,6 +248,7 @@ func blockOfSize(t *testing.T, size int) []byte {
 // TestBlockTampering flips every bit of a signed block. What the origin signed cannot change; what lies around it, links
 // and priority, makes another block.
 func TestBlockTampering(t *testing.T) {
+	t.Parallel()
 	network := fixedNetwork()
 	raw := fixedBlock()
 	good, err := ParseBlock(raw)

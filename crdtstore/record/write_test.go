@@ -105,6 +105,7 @@ func TestWriteID(t *testing.T) {
 }
 
 func TestWriteSignature(t *testing.T) {
+	t.Parallel()
 	network := fixedNetwork()
 	w := relayedWrite(2, 1, 2)
 	if !w.Verify(network) {
