@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -139,7 +140,11 @@ func (n *Node) readAnswers(ctx context.Context, s *session, f *frames, wants []r
 				here++
 			}
 		}
-		if err := n.replica.Answered(ctx, s.key, wants[:len(answers)], answers); err != nil {
+		err = n.replica.Answered(ctx, s.key, wants[:len(answers)], answers)
+		if errors.Is(err, record.ErrFormat) {
+			return here, frameError("answers: %v", err)
+		}
+		if err != nil {
 			return here, err
 		}
 		wants = wants[len(answers):]

@@ -62,6 +62,7 @@ type Node struct {
 	o        Options
 	log      *slog.Logger
 	self     record.PublicKey
+	genesis  record.Digest
 	host     host.Host
 	gate     *gater
 	book     *book
@@ -105,7 +106,7 @@ func New(o Options) (*Node, error) {
 		o.Version = ""
 	}
 	n := &Node{
-		o: o, log: o.Log, self: record.KeyOf(o.Key), gate: newGater(o.Log),
+		o: o, log: o.Log, self: record.KeyOf(o.Key), genesis: record.DigestOf(record.GenesisBlock(o.Network, 0)), gate: newGater(o.Log),
 		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
 		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1),
 		sessions: map[peer.ID]*session{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(),

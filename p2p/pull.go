@@ -121,9 +121,9 @@ func (n *Node) compareHeads(ctx context.Context, s *session, f *frames, r *synce
 // errHeld ends a look into the store at its first find.
 var errHeld = errors.New("held")
 
-// unknown gives those blocks that we do not hold.
+// unknown gives those blocks that we do not hold. The genesis block is everybody's and never travels.
 func (n *Node) unknown(ctx context.Context, ds []record.Digest) ([]record.Digest, error) {
-	heads := map[record.Digest]bool{}
+	heads := map[record.Digest]bool{n.genesis: true}
 	for _, h := range n.replica.Heads() {
 		heads[h] = true
 	}
