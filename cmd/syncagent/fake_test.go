@@ -34,12 +34,16 @@ type fakeAgent struct {
 	changed chan struct{} // closed and replaced at every change
 }
 
+func newFakeAgent() *fakeAgent {
+	return &fakeAgent{entries: map[string]*apiv1.Entry{}, changed: make(chan struct{})}
+}
+
 // fakeAgentCmd is the script command `fakeagent SOCKET`.
 func fakeAgentCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: fakeagent SOCKET")
 	}
-	f := &fakeAgent{entries: map[string]*apiv1.Entry{}, changed: make(chan struct{})}
+	f := newFakeAgent()
 	l, err := net.Listen("unix", ts.MkAbs(args[0]))
 	ts.Check(err)
 	mux := http.NewServeMux()

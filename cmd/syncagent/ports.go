@@ -17,20 +17,23 @@ import (
 const (
 	firstPort = 20000
 	lastPort  = 32000
-	portTries = 200
 )
 
-// freePort gives a port number that is free for TCP and UDP on all addresses, and none of taken.
-func freePort(taken ...int) (int, error) {
-	for range portTries {
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		if !slices.Contains(taken, port) && isFree(port) {
+// freePort gives a port number that is free, and none of taken. It begins at a random one: hosts that are set up at the
+// same time should not get the same.
+func freePort(free func(port int) bool, taken ...int) (int, error) {
+	const span = lastPort - firstPort
+	start := rand.IntN(span)
+	for i := range span {
+		port := firstPort + (start+i)%span
+		if !slices.Contains(taken, port) && free(port) {
 			return port, nil
 		}
 	}
 	return 0, errors.New("no free port found: name addresses with --listen")
 }
 
+// isFree tells whether nobody has the port, for TCP or UDP, on any address.
 func isFree(port int) bool {
 	address := ":" + strconv.Itoa(port)
 	l, err := net.Listen("tcp", address)
@@ -65,7 +68,7 @@ func listenAddresses(given []string, private bool) ([]string, error) {
 		}
 		if port == 0 {
 			var err error
-			if port, err = freePort(); err != nil {
+			if port, err = freePort(isFree); err != nil {
 				return nil, err
 			}
 		}
@@ -98,13 +101,13 @@ func httpAddress(private bool, listen []string) (string, error) {
 			}
 		}
 	}
-	port, err := freePort(taken...)
+	port, err := freePort(isFree, taken...)
 	return fmt.Sprintf("127.0.0.1:%d", port), err
 }
 
 // dialable gives the addresses under which others reach an agent that listens on listen: an unspecified IP address
 // stands for all of this host's, loopback ones only if it has no others.
-func dialable(listen []string, peerID string) []string {
+func dialable(listen []string, peerID string, host []net.Addr) []string {
 	var out []string
 	for _, a := range listen {
 		family, rest, ok := cutUnspecified(a)
@@ -112,7 +115,7 @@ func dialable(listen []string, peerID string) []string {
 			out = append(out, a+"/p2p/"+peerID)
 			continue
 		}
-		for _, ip := range hostIPs(family == "/ip4/") {
+		for _, ip := range hostIPs(host, family == "/ip4/") {
 			out = append(out, family+ip+rest+"/p2p/"+peerID)
 		}
 	}
@@ -129,14 +132,10 @@ func cutUnspecified(address string) (family, rest string, ok bool) {
 	return "", "", false
 }
 
-// hostIPs gives the IP addresses of this host that others can dial.
-func hostIPs(v4 bool) (ips []string) {
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
+// hostIPs gives those of a host's IP addresses that others can dial.
+func hostIPs(host []net.Addr, v4 bool) (ips []string) {
 	var loopback []string
-	for _, a := range addresses {
+	for _, a := range host {
 		n, ok := a.(*net.IPNet)
 		if !ok || (n.IP.To4() != nil) != v4 {
 			continue

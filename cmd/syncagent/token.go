@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -134,7 +135,7 @@ func (c *cli) newToken(ctx context.Context, cfg agent.Config, g record.Genesis, 
 		return signedToken{}, err
 	}
 	t := &acl.Token{
-		Network: g.ID(), Genesis: g, Admins: admins, Bootstrap: c.bootstrapAddresses(ctx, cfg), Expires: time.Now().Add(life),
+		Network: g.ID(), Genesis: g, Admins: admins, Bootstrap: bootstrapAddresses(cfg), Expires: time.Now().Add(life),
 	}
 	if p := c.policyInForce(ctx, cfg); p != nil {
 		t.PolicySerial, t.PolicyHash = p.Serial, p.Hash
@@ -154,20 +155,25 @@ func (c *cli) showToken(t signedToken) {
 }
 
 // bootstrapAddresses are where a host that joins finds agents: this one first, then those that it knows itself.
-func (c *cli) bootstrapAddresses(ctx context.Context, cfg agent.Config) []string {
+func bootstrapAddresses(cfg agent.Config) []string {
 	var addresses []string
-	key, err := agent.LoadKey(cfg.IdentityFile())
-	if err == nil {
-		addresses = dialable(cfg.Listen, record.KeyOf(key).String())
-	}
-	if err == nil && len(cfg.Announce) > 0 {
-		addresses = nil
-		for _, a := range cfg.Announce {
-			addresses = append(addresses, withPeer(a, record.KeyOf(key).String()))
-		}
+	if key, err := agent.LoadKey(cfg.IdentityFile()); err == nil { // without one, it tells of the others only
+		addresses = ownAddresses(cfg, record.KeyOf(key).String())
 	}
 	addresses = append(addresses, cfg.Bootstrap...)
 	return addresses[:min(len(addresses), acl.MaxBootstrap)]
+}
+
+// ownAddresses are those that the user wants announced, else those of the host.
+func ownAddresses(cfg agent.Config, peerID string) (addresses []string) {
+	if len(cfg.Announce) == 0 {
+		host, _ := net.InterfaceAddrs() // none: the addresses that listen names remain
+		return dialable(cfg.Listen, peerID, host)
+	}
+	for _, a := range cfg.Announce {
+		addresses = append(addresses, withPeer(a, peerID))
+	}
+	return addresses
 }
 
 // withPeer adds the peer ID to an address that has none.
