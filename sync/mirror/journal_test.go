@@ -211,3 +211,33 @@ func TestJournalHasOneOwner(t *testing.T) {
 		t.Errorf("second open: %v, want ErrBusy", err)
 	}
 }
+
+func TestOutcomeSettlesWhatWasStaged(t *testing.T) {
+	l := newLedger()
+	b := base{version: version(3), hash: hash{1}, size: 2}
+	for _, n := range []line{
+		{Staged: []stagedFile{stage("old", "", b)}, Done: &outcome{Seq: 1}},
+		{Made: []string{"d", "e"}},
+		{Staged: []stagedFile{stage("good", "t1", b), stage("bad", "t2", b)}},
+		{Done: &outcome{Seq: 2, Failed: []string{"bad"}, Gone: []goneFile{{"old", "w"}}, Unmade: []string{"e"}, Due: []string{"t"}}},
+	} {
+		if err := l.apply(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := newLedger()
+	want.seq = 2
+	want.base["good"] = b
+	want.dirs["d"] = struct{}{}
+	want.due["t"] = map[string]mark{"good": {2, b.version.WriteString()}, "old": {2, "w"}}
+	if !equalLedgers(l, want) {
+		t.Errorf("ledger %+v\nwant   %+v", l, want)
+	}
+	l.seen("t", 1)
+	if len(l.due["t"]) != 2 {
+		t.Error("a run that saw less took a mark away")
+	}
+	if l.seen("t", 2); len(l.due) != 0 {
+		t.Errorf("still due: %v", l.due)
+	}
+}
