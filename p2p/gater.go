@@ -116,9 +116,10 @@ func (g *gater) strike(p peer.ID) {
 // refuse logs, at most once a minute for each peer, how the peer can be admitted.
 func (g *gater) refuse(p peer.ID, addr ma.Multiaddr) {
 	g.mu.Lock()
-	closed := g.rights == nil || g.paused
+	rights, paused := g.rights, g.paused
 	g.mu.Unlock()
-	if closed || g.quietly(p) {
+	// Without a policy nobody is a member: that says nothing about the peer.
+	if rights == nil || paused || rights().Serial() == 0 || g.quietly(p) {
 		return
 	}
 	g.log.Warn("host refused, it is no member", "peer", p, "addr", addr,
