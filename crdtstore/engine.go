@@ -174,8 +174,7 @@ func (d dagService) Get(_ context.Context, c cid.Cid) (ipld.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.SetCidBuilder(dag.V1CidPrefix())
-	return n, nil
+	return n, n.SetCidBuilder(dag.V1CidPrefix())
 }
 
 func (d dagService) GetMany(ctx context.Context, cs []cid.Cid) <-chan *ipld.NodeOption {

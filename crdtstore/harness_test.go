@@ -92,7 +92,7 @@ type node struct {
 	disk   *memKV
 	clock  *offsetClock
 	cancel context.CancelFunc
-	done   chan error
+	done   chan struct{}
 	mu     sync.Mutex
 	out    []record.Outgoing
 	alarms []string
@@ -109,7 +109,7 @@ func (n *testNet) start(name string, disk *memKV) *node {
 
 func (n *testNet) startOn(name string, disk *memKV, dir string) *node {
 	n.t.Helper()
-	nd := &node{t: n.t, name: name, disk: disk, clock: &offsetClock{testClock: n.clock, offset: n.offset}, done: make(chan error, 1)}
+	nd := &node{t: n.t, name: name, disk: disk, clock: &offsetClock{testClock: n.clock, offset: n.offset}, done: make(chan struct{})}
 	o := n.options(name)
 	o.Clock, o.Dir = nd.clock, dir
 	if disk != nil {
@@ -137,7 +137,7 @@ func (n *testNet) startOn(name string, disk *memKV, dir string) *node {
 		if err != nil && !errors.Is(err, errPower) {
 			n.t.Errorf("run %s: %v", name, err)
 		}
-		nd.done <- err
+		close(nd.done)
 	}()
 	n.t.Cleanup(nd.stop)
 	return nd

@@ -205,9 +205,12 @@ func (s *Store) shownEntry(v view, k record.Tag, version record.Version) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	e, _, _, err := parseHeld(sl.entry, data)
-	if err != nil {
-		return nil, nil // damaged: others have it, and a read of it alarms
+	e, _, _, wrong := parseHeld(sl.entry, data)
+	if wrong != nil {
+		data = nil // damaged: others have it, and a read of it alarms
+	}
+	if data == nil {
+		return nil, nil
 	}
 	row, ok, err := v.Get(shownKey(e.Path))
 	if err != nil {

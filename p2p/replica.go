@@ -43,7 +43,7 @@ type Replica interface {
 	Incarnation() uint64
 }
 
-// The types of the seam live in record, because the store below fills them too.
+// The seam uses types of record, because the store below fills them too.
 type (
 	Ingested      = record.Ingested
 	Rights        = record.Rights
