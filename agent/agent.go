@@ -315,7 +315,7 @@ func (r *running) newServer(ctx context.Context) *server {
 	a, c := r.agent, &r.config
 	self, own := record.KeyOf(a.key), ownStore{r.store}
 	s := &server{
-		log: a.log.With("part", "api"), metrics: r.metrics,
+		log: a.log.With("part", "api"), metrics: r.metrics, timeout: requestTimeout,
 		requests: make(chan struct{}, c.Limits.Requests), watches: make(chan struct{}, c.Limits.Watches),
 		kv: &kv{self: self, store: own, stop: ctx, now: r.store.AgentTime},
 		service: &service{

@@ -272,7 +272,7 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 	fake := newFakeStore()
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &server{
-		log: quiet(), metrics: newMetrics("test"),
+		log: quiet(), metrics: newMetrics("test"), timeout: requestTimeout,
 		requests: make(chan struct{}, 100), watches: make(chan struct{}, 100),
 		kv: &kv{self: fake.self, store: fake, stop: ctx, now: time.Now},
 		service: &service{

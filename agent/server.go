@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -26,7 +27,8 @@ const (
 	// included.
 	maxMessage = (record.MaxWriteBytes + 2<<20) * 3 / 2
 	// stopTimeout is what requests get to finish when the agent stops; then their connections are closed.
-	stopTimeout = 1500 * time.Millisecond
+	stopTimeout  = time.Second
+	closeTimeout = time.Second // for handlers to notice that
 )
 
 // server answers the API on the socket, and health and metrics on both ports.
@@ -36,6 +38,7 @@ type server struct {
 	service *service
 	kv      *kv
 
+	timeout  time.Duration // of requests that are no streams
 	requests chan struct{} // as many tokens as requests may be served at once
 	watches  chan struct{}
 }
@@ -122,7 +125,7 @@ func (s *server) limited(next http.Handler) http.Handler {
 		}
 		open(1)
 		defer open(-1)
-		next.ServeHTTP(w, withController(w, r))
+		next.ServeHTTP(w, withController(w, r, s.timeout))
 	})
 }
 
@@ -199,8 +202,13 @@ func serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // gRPC
+	var handlers sync.WaitGroup
 	h := &http.Server{
-		Handler:           handler,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handlers.Add(1)
+			defer handlers.Done()
+			handler.ServeHTTP(w, r)
+		}),
 		Protocols:         protocols,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
@@ -218,10 +226,25 @@ func serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.
 		<-ctx.Done()
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
-		if err := h.Shutdown(stopping); err != nil {
-			return h.Close()
+		if err := h.Shutdown(stopping); err == nil {
+			return nil
 		}
-		return nil
+		if err := h.Close(); err != nil {
+			return fmt.Errorf("close %s: %w", l.Addr(), err)
+		}
+		return waitAll(&handlers, closeTimeout)
 	})
 	return group.Wait()
+}
+
+// waitAll waits for requests whose connections were closed: what they read from must not go away before they do.
+func waitAll(handlers *sync.WaitGroup, timeout time.Duration) error {
+	done := make(chan struct{})
+	go func() { handlers.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(timeout):
+		return errors.New("stop api: a request did not end in time")
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "syncagent/agent/api/v1"
+	"syncagent/agent/api/v1/apiv1connect"
 	"syncagent/crdtstore"
 	"syncagent/crdtstore/record"
 )
@@ -300,6 +301,31 @@ func TestStopWithOpenWatches(t *testing.T) {
 	}
 }
 
+// A watch ends when its caller leaves, even if nothing happens that would have to be told.
+func TestWatchEndsWhenItsCallerLeaves(t *testing.T) {
+	s := startServer(t)
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := s.client.http.Transport.(*http.Transport).Clone()
+	transport.Protocols = protocols
+	defer transport.CloseIdleConnections()
+	for name, client := range map[string]apiv1connect.KVClient{
+		"connect": s.client.KV, "grpc": newKVClient(&http.Client{Transport: transport}, connect.WithGRPC()),
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		stream, err := client.Watch(ctx, connect.NewRequest(&apiv1.WatchRequest{Prefixes: []string{"/"}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		events(t, stream, 1)
+		if len(s.watches) != 1 {
+			t.Errorf("%s: %d watches", name, len(s.watches))
+		}
+		cancel()
+		waitUntil(t, name+": the watch ended", func() bool { return len(s.watches) == 0 })
+	}
+}
+
 // A caller that never reads cannot hold up a stop either.
 func TestStopWithStuckReader(t *testing.T) {
 	s := startServer(t)
@@ -338,6 +364,51 @@ func waitUntil(t *testing.T, what string, done func() bool) {
 			t.Fatalf("waited in vain: %s", what)
 		case <-ticker.C:
 		}
+	}
+}
+
+// A request that does not arrive in time loses its connection; a stream may stay open for as long as it likes.
+func TestRequestTimeout(t *testing.T) {
+	s := startServer(t, func(s *server) { s.timeout = 100 * time.Millisecond })
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := s.client.http.Transport.(*http.Transport).Clone()
+	transport.Protocols = protocols
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var streams []*connect.ServerStreamForClient[apiv1.WatchResponse]
+	for _, client := range []interface {
+		Watch(context.Context, *connect.Request[apiv1.WatchRequest]) (*connect.ServerStreamForClient[apiv1.WatchResponse], error)
+	}{s.client.KV, newKVClient(&http.Client{Transport: transport}, connect.WithGRPC())} {
+		stream, err := client.Watch(ctx, connect.NewRequest(&apiv1.WatchRequest{Prefixes: []string{"/"}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		events(t, stream, 1)
+		streams = append(streams, stream)
+	}
+	conn, err := net.Dial("unix", s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // broken by then
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprint(conn, "PUT /v1/kv/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 400 ") {
+		t.Errorf("half a request: %q %v", line, err)
+	}
+	<-time.After(300 * time.Millisecond) // more than the timeout: the streams' time is up, if they had one
+	if _, err := s.client.KV.Put(ctx, put("/late", "1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, stream := range streams {
+		if list, _ := events(t, stream, 1); list[0].GetEntry().GetPath() != "/late" {
+			t.Errorf("%v", list)
+		}
+	}
+	if len(s.fake.items) != 1 {
+		t.Error("half a value was stored")
 	}
 }
 

@@ -15,10 +15,11 @@ const (
 
 type controllerKey struct{}
 
-// withController puts the connection's deadlines within reach of a handler that only has a context.
-func withController(w http.ResponseWriter, r *http.Request) *http.Request {
+// withController puts the connection's deadlines within reach of a handler that only has a context, and gives the request
+// timeout to arrive and to be answered.
+func withController(w http.ResponseWriter, r *http.Request, timeout time.Duration) *http.Request {
 	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Now().Add(requestTimeout)) // not every writer can; then other limits hold
+	_ = c.SetReadDeadline(time.Now().Add(timeout)) // not every writer can; then other limits hold
 	return r.WithContext(context.WithValue(r.Context(), controllerKey{}, c))
 }
 
