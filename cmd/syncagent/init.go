@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -68,7 +69,8 @@ func (c *cli) initNetwork(ctx context.Context, f setupFlags, admins []string) er
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	cfg, err = c.newConfig(l, f)
+	old := cfg
+	cfg, err = c.newConfig(l, old, f)
 	if err != nil {
 		return err
 	}
@@ -76,7 +78,7 @@ func (c *cli) initNetwork(ctx context.Context, f setupFlags, admins []string) er
 	if err != nil {
 		return err
 	}
-	if err := l.makeDirs(); err != nil {
+	if err := l.makeDirs(cfg.DataDir); err != nil {
 		return err
 	}
 	admin, err := loadOrCreateKey(cfg.AdminKeyFile())
@@ -92,6 +94,9 @@ func (c *cli) initNetwork(ctx context.Context, f setupFlags, admins []string) er
 	if err != nil {
 		return err
 	}
+	if err := saveConfig(old, cfg); err != nil { // last: without it, the next init starts anew
+		return err
+	}
 	c.note("this host is %s %s, the first of network %s", cfg.Name, record.KeyOf(identity), cfg.Network)
 	c.note("wrote %s, and beside it identity.key, admin.key, policy.txt", l.file)
 	c.note("next: run `syncagent agent%s`, and `syncagent join TOKEN` on every other host, with this token:", l.flag())
@@ -99,8 +104,8 @@ func (c *cli) initNetwork(ctx context.Context, f setupFlags, admins []string) er
 	return nil
 }
 
-// writeNetwork writes what makes this host the first of a network, and gives a token for the others. The configuration
-// comes last: without it, the next init starts anew.
+// writeNetwork writes what makes this host the first of a network beside the configuration, and gives a token for the
+// others.
 func (c *cli) writeNetwork(ctx context.Context, cfg *agent.Config, g record.Genesis, admin, identity ed25519.PrivateKey) (signedToken, error) {
 	network := g.ID()
 	cfg.Network = network.String()
@@ -115,10 +120,7 @@ func (c *cli) writeNetwork(ctx context.Context, cfg *agent.Config, g record.Gene
 	if err != nil {
 		return token, err
 	}
-	if err := writeFile(tokenFile(*cfg), []byte(token.text+"\n"), 0o644); err != nil {
-		return token, err
-	}
-	return token, agent.WriteConfig(cfg.File, *cfg)
+	return token, writeFile(tokenFile(*cfg), []byte(token.text+"\n"), 0o644)
 }
 
 // newGenesis makes what a network's name is derived from.
@@ -130,12 +132,18 @@ func newGenesis(admin ed25519.PrivateKey, pinned []record.PublicKey) record.Gene
 	return g
 }
 
-// newConfig gives the settings of a host that has none yet.
-func (c *cli) newConfig(l layout, f setupFlags) (agent.Config, error) {
-	cfg := agent.DefaultConfig()
-	cfg.File, cfg.DataDir, cfg.API.Socket, cfg.Name = l.file, l.dataDir, l.socket, f.name
-	if cfg.Name == "" {
-		cfg.Name = cfg.AgentName()
+// newConfig gives the settings of a host that is part of no network: those of old, with what the flags say, or if there
+// is no old configuration new ones.
+func (c *cli) newConfig(l layout, old agent.Config, f setupFlags) (agent.Config, error) {
+	cfg := old
+	if old.File == "" {
+		cfg = agent.DefaultConfig()
+		cfg.File, cfg.DataDir, cfg.API.Socket = l.file, l.dataDir, l.socket
+	} else if len(f.listen) == 0 {
+		f.listen = old.Listen
+	}
+	if f.name != "" || cfg.Name == "" {
+		cfg.Name = cmp.Or(f.name, cfg.AgentName())
 	}
 	if err := acl.CheckAlias(cfg.Name); err != nil {
 		return cfg, usagef("name of this host: %v", err).withHint("choose one with --name")
@@ -144,8 +152,10 @@ func (c *cli) newConfig(l layout, f setupFlags) (agent.Config, error) {
 	if cfg.Listen, err = listenAddresses(f.listen, l.private); err != nil {
 		return cfg, err
 	}
-	if cfg.API.HTTP, err = httpAddress(l.private, cfg.Listen); err != nil {
-		return cfg, err
+	if old.File == "" {
+		if cfg.API.HTTP, err = httpAddress(l.private, cfg.Listen); err != nil {
+			return cfg, err
+		}
 	}
 	if faults := cfg.Check(); len(faults) > 0 {
 		return cfg, usagef("%s", faults[0])

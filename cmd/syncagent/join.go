@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"syncagent/acl"
@@ -65,7 +62,8 @@ func (c *cli) join(_ context.Context, t *acl.Token, text string, f setupFlags, p
 		return failf(exitUsage, "bad_token", "the token expired at %s", t.Expires.UTC().Format(time.RFC3339)).
 			withHint("`syncagent token` on the host with the admin key prints a fresh one")
 	}
-	if cfg, err = c.newConfig(l, f); err != nil {
+	old := cfg
+	if cfg, err = c.newConfig(l, old, f); err != nil {
 		return err
 	}
 	cfg.Network = t.Network.String()
@@ -76,7 +74,7 @@ func (c *cli) join(_ context.Context, t *acl.Token, text string, f setupFlags, p
 	if faults := cfg.Check(); len(faults) > 0 {
 		return usagef("%s", faults[0])
 	}
-	if err := l.makeDirs(); err != nil {
+	if err := l.makeDirs(cfg.DataDir); err != nil {
 		return err
 	}
 	key, err := loadOrCreateKey(cfg.IdentityFile())
@@ -86,7 +84,7 @@ func (c *cli) join(_ context.Context, t *acl.Token, text string, f setupFlags, p
 	if err := writeFile(tokenFile(cfg), []byte(text+"\n"), 0o644); err != nil {
 		return err
 	}
-	if err := agent.WriteConfig(l.file, cfg); err != nil {
+	if err := saveConfig(old, cfg); err != nil {
 		return err
 	}
 	c.note("wrote %s, and beside it identity.key", l.file)
@@ -105,7 +103,8 @@ func (c *cli) joinedAlready(cfg agent.Config, peers []string) error {
 	}
 	bootstrap := mergePeers(cfg.Bootstrap, peers)
 	if !slices.Equal(bootstrap, cfg.Bootstrap) {
-		if err := rewriteConfig(cfg.File, "bootstrap", bootstrap); err != nil {
+		cfg.Bootstrap = bootstrap
+		if err := rewriteConfig(cfg, "bootstrap"); err != nil {
 			return err
 		}
 		c.note("bootstrap of %s is changed; a running agent takes it over at SIGHUP", cfg.File)
@@ -139,40 +138,4 @@ func mergePeers(known, added []string) []string {
 		}
 	}
 	return out
-}
-
-// rewriteConfig changes one list of a configuration and nothing else in the file. The result must read as it should,
-// or the file stays as it is: then the user's layout is beyond what a line-wise edit can do.
-func rewriteConfig(file, key string, list []string) error {
-	text, err := readFile("configuration", file, 1<<20)
-	if err != nil {
-		return err
-	}
-	value, err := yaml.MarshalWithOptions(list, yaml.Flow(true), yaml.JSON())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", key, err)
-	}
-	line := []byte(key + ": " + string(bytes.TrimSpace(value)) + "\n")
-	var out [][]byte
-	found := false
-	for _, old := range bytes.SplitAfter(text, []byte("\n")) {
-		if bytes.HasPrefix(old, []byte(key+":")) {
-			old, found = line, true
-		}
-		out = append(out, old)
-	}
-	if !found {
-		out = append(out, []byte("\n"), line)
-	}
-	temp := file + ".syncagent-new"
-	if err := writeFile(temp, bytes.Join(out, nil), 0o644); err != nil {
-		return err
-	}
-	cfg, err := agent.LoadConfig(temp, nil)
-	if err != nil || !slices.Equal(cfg.Bootstrap, list) {
-		_ = os.Remove(temp)
-		return failf(exitUsage, string(agent.CodeBadConfig), "cannot change %s in %s", key, file).
-			withHint("write it by hand: %s", bytes.TrimSpace(line))
-	}
-	return os.Rename(temp, file)
 }

@@ -71,11 +71,10 @@ func (l layout) flag() string {
 }
 
 // makeDirs makes the folders that are missing.
-func (l layout) makeDirs() error {
+func (l layout) makeDirs(data string) error {
 	if err := os.MkdirAll(filepath.Dir(l.file), 0o755); err != nil {
 		return fileFailure("folder", filepath.Dir(l.file), err)
 	}
-	data := l.dataDir
 	if !filepath.IsAbs(data) {
 		data = l.beside(data)
 	}
