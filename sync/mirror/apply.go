@@ -7,10 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"syncagent/crdtstore/record"
 	"syncagent/sync/trigger"
@@ -19,8 +17,6 @@ import (
 const (
 	// chunkFiles is how many files are staged and renamed together, more only if one write has more.
 	chunkFiles = 1024
-	// syncers is how many files are synced at the same time: the file system commits them together.
-	syncers = 8
 )
 
 // apply does what the plan says. Paths that fail are noted; an error is one that concerns all.
@@ -298,157 +294,4 @@ func (s *session) discard(files []staged) error {
 		}
 	}
 	return err
-}
-
-// removeFiles removes files that the mirror wrote, forgets others, and removes directories that it made and that are
-// empty now.
-func (s *session) removeFiles(remove, forget []item) error {
-	if len(remove)+len(forget) == 0 {
-		return nil
-	}
-	var o outcome
-	var paths []string
-	gone := func(i item) {
-		paths = append(paths, i.path)
-		g := goneFile{Path: i.path}
-		if !i.changed.IsZero() {
-			g.Write = i.changed.WriteString()
-		}
-		o.Gone = append(o.Gone, g)
-	}
-	for _, i := range remove {
-		err := s.tree.remove(i.path)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			gone(i)
-		} else if general := s.fault(i.path, err); general != nil {
-			return general
-		}
-	}
-	for _, i := range forget {
-		gone(i)
-	}
-	s.removeDirs(s.idleAbove(paths), &o)
-	if err := s.tree.sync(); err != nil {
-		return err
-	}
-	return s.settle(line{}, o, nil)
-}
-
-// tidy removes directories that were made for files that never came, and, when everything is looked at, those that
-// became idle while something of somebody else was in them, or in a crash.
-func (s *session) tidy(never []string) error {
-	idle := s.idleAbove(never)
-	if s.full {
-		idle = s.j.dirs()
-		maps.DeleteFunc(idle, func(d string, _ struct{}) bool { return s.want.isDir(d) })
-	}
-	if len(idle) == 0 {
-		return nil
-	}
-	var o outcome
-	if s.removeDirs(idle, &o); len(o.Unmade) == 0 {
-		return nil
-	}
-	if err := s.tree.sync(); err != nil {
-		return err
-	}
-	return s.settle(line{}, o, nil)
-}
-
-// idleAbove gives the directories above what is gone that the mirror made and in which nothing is wanted any more.
-func (s *session) idleAbove(gone []string) map[string]struct{} {
-	idle := map[string]struct{}{}
-	for _, p := range gone {
-		for d := parent(p); d != "." && !s.want.isDir(d) && s.j.madeDir(d); d = parent(d) {
-			idle[d] = struct{}{}
-		}
-	}
-	return idle
-}
-
-// removeDirs removes those of the directories that are empty.
-func (s *session) removeDirs(idle map[string]struct{}, o *outcome) {
-	dirs := slices.Sorted(maps.Keys(idle))
-	slices.Reverse(dirs) // children first
-	for _, d := range dirs {
-		gone, err := s.tree.removeDir(d)
-		if err != nil {
-			s.m.o.Log.Warn("an empty directory cannot be removed", "dir", s.m.o.Dir, "path", d, "error", err)
-		}
-		if gone {
-			o.Unmade = append(o.Unmade, d)
-		}
-	}
-}
-
-// recover finishes what was staged when the process ended: everything was written and synced, so the renames that had
-// not happened happen now. What became of the files since is seen by the first pass, as always.
-func (s *session) recover() error {
-	defer s.tree.closeDirs()
-	left := s.j.unsettled()
-	if len(left) == 0 {
-		return nil
-	}
-	var o outcome
-	var files []staged
-	for _, f := range left {
-		b, err := f.base()
-		if err != nil {
-			return fmt.Errorf("recover: %w", err)
-		}
-		if f.Temp != "" {
-			err = s.tree.rename(f.Path, f.Temp)
-		}
-		switch {
-		case err == nil, errors.Is(err, fs.ErrNotExist): // renamed now, or before
-		case isGeneral(err):
-			return fmt.Errorf("recover: %w", err)
-		default:
-			s.m.o.Log.Warn("a file could not be put in place after a crash", "dir", s.m.o.Dir, "path", f.Path, "error", err)
-			_ = s.tree.discard(f.Path, f.Temp) // the sweep will find it
-			o.Failed = append(o.Failed, f.Path)
-			continue
-		}
-		files = append(files, staged{item: item{path: f.Path, want: want{version: b.version}}, base: b})
-	}
-	if err := s.tree.sync(); err != nil {
-		return fmt.Errorf("recover: %w", err)
-	}
-	return s.settle(line{}, o, files)
-}
-
-// syncPool syncs and closes files, several at a time.
-type syncPool struct {
-	files chan *os.File
-	wg    sync.WaitGroup
-
-	mu  sync.Mutex
-	err error
-}
-
-func newSyncPool() *syncPool {
-	p := &syncPool{files: make(chan *os.File)}
-	for range syncers {
-		p.wg.Go(p.work)
-	}
-	return p
-}
-
-func (p *syncPool) work() {
-	for f := range p.files {
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			p.mu.Lock()
-			p.err = errors.Join(p.err, err)
-			p.mu.Unlock()
-		}
-	}
-}
-
-func (p *syncPool) sync(f *os.File) { p.files <- f }
-
-// wait gives the joined errors of all files.
-func (p *syncPool) wait() error {
-	close(p.files)
-	p.wg.Wait()
-	return p.err
 }

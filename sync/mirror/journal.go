@@ -61,13 +61,20 @@ func openJournal(path string, log *slog.Logger) (*journal, error) {
 	return j, nil
 }
 
-// flock takes an exclusive lock that ends with the process. ErrBusy: somebody else has it.
+// flock takes an exclusive lock that ends with the process. ErrBusy: somebody else has it. It is tried for a moment: of
+// a process that was killed while it started a command, a child may have the lock until the command is loaded.
 func flock(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return ErrBusy
+	const tries, pause = 20, 25 * time.Millisecond
+	for n := 1; ; n++ {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		if n == tries {
+			return ErrBusy
+		}
+		time.Sleep(pause)
 	}
-	return err
 }
 
 func (j *journal) close() error {

@@ -1,0 +1,43 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// recover finishes what was staged when the process ended: everything was written and synced, so the renames that had
+// not happened happen now. What became of the files since is seen by the first pass, as always.
+func (s *session) recover() error {
+	defer s.tree.closeDirs()
+	left := s.j.unsettled()
+	if len(left) == 0 {
+		return nil
+	}
+	var o outcome
+	var files []staged
+	for _, f := range left {
+		b, err := f.base()
+		if err != nil {
+			return fmt.Errorf("recover: %w", err)
+		}
+		if f.Temp != "" {
+			err = s.tree.rename(f.Path, f.Temp)
+		}
+		switch {
+		case err == nil, errors.Is(err, fs.ErrNotExist): // renamed now, or before
+		case isGeneral(err):
+			return fmt.Errorf("recover: %w", err)
+		default:
+			s.m.o.Log.Warn("a file could not be put in place after a crash", "dir", s.m.o.Dir, "path", f.Path, "error", err)
+			_ = s.tree.discard(f.Path, f.Temp) // the sweep will find it
+			o.Failed = append(o.Failed, f.Path)
+			continue
+		}
+		files = append(files, staged{item: item{path: f.Path, want: want{version: b.version}}, base: b})
+	}
+	if err := s.tree.sync(); err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	return s.settle(line{}, o, files)
+}
