@@ -200,7 +200,7 @@ func TestStalledPeerIsPassedBy(t *testing.T) {
 	}
 	eventually(t, func() bool { p := b.node.session(c.ID()); return p != nil && b.node.syncing(p) }, "b turns to c")
 	a := start(t, "a", ra, Options{Bootstrap: b.node.Addrs()})
-	eventually(t, equal(a, b), "b gets the blocks from a")
+	eventuallyIn(t, 30*time.Second, equal(a, b), "b gets the blocks from a")
 }
 
 // syncing tells whether a sync with the peer has begun: it is not waiting for one any more.
