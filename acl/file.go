@@ -182,7 +182,7 @@ func checkExternal(subject string) error {
 // parseKey reads a peer ID in its one canonical text form.
 func parseKey(s string) (record.PublicKey, error) {
 	if len(s) > 128 {
-		return record.PublicKey{}, fmt.Errorf("peer ID %s: want 12D3KooW...", quote(s))
+		return record.PublicKey{}, fmt.Errorf("peer ID %s: want one like 12D3KooW", quote(s))
 	}
 	k, err := record.ParsePublicKey(s)
 	if err != nil {

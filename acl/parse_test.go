@@ -15,7 +15,7 @@ func TestParseEveryLineKind(t *testing.T) {
 	v := version(5, "w", 3)
 	f := mustParse(t, strings.Join([]string{
 		"syncagent-policy 1",
-		"# a comment, then an empty line",
+		"# a comment with \uFFFD in it, then an empty line",
 		"",
 		"network\t" + testNetwork.String(),
 		"  serial   42  ",
@@ -243,6 +243,7 @@ func TestParseWarnings(t *testing.T) {
 		{"* /certs/{host} read", `line 1: segment "{host}" is taken as it stands`},
 		{"group @web web1", "line 1: web1 names nobody known"},
 		{"retired $web1 2026-01-01T00:00:00Z", "line 1: no line names this key"},
+		{"ghost /x read\ngroup @g nobody", `[line 1: "ghost" names`},
 		{"cn:x /certs read", ""},
 		{"identity web1 $web1\nweb1 /certs read\ngroup @none\n@none /x read", ""},
 	} {

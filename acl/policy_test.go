@@ -205,6 +205,8 @@ func TestRevokeLinesOfAllTextsCount(t *testing.T) {
 	if p.Allowed(key("a"), tags, v) || p.Member(key("a")) || p.MayRead(key("a"), tags) || !p.Revoked(key("a")) {
 		t.Error("the newer text, which lacks the revocation, undid it")
 	}
+	foreign := mustSigned(t, Sign([]byte("network "+record.NetworkID{7}.String()+"\nserial 1\n"+fill("revoke $b\n")), testNetwork, private("admin")))
+	p = Compile(testNetwork, inForce, []*Signed{old, inForce, foreign})
 	if !p.Allowed(key("b"), tags, v) || p.Revoked(key("b")) {
 		t.Error("b lost its rights")
 	}
@@ -227,7 +229,7 @@ func TestOtherNetwork(t *testing.T) {
 }
 
 func TestSubjects(t *testing.T) {
-	p := policy(t, example)
+	p := policy(t, example+"ghost /metrics read\n@undefined /metrics read\n")
 	for _, c := range []struct {
 		subject, path string
 		want          bool
@@ -241,6 +243,8 @@ func TestSubjects(t *testing.T) {
 		{"web1", "/certs/web", false}, // a certificate must not name an identity
 		{"@web", "/certs/web", false},
 		{"*", "/public", false},
+		{"ghost", "/metrics", false}, // a rule that names nobody known
+		{"@undefined", "/metrics", false},
 		{"", "/public", false},
 		{"spiffe://example.org/mon", "/metrics/host", true},
 		{"spiffe://example.org/mon", "/metrics", false},

@@ -57,7 +57,7 @@ func TestSignKeepsOnlySignaturesThatFit(t *testing.T) {
 	}
 	// Blank lines that an editor left at the end, a last line without an end, other line ends.
 	for _, text := range []string{string(both) + "\n \n", strings.TrimSpace(string(both)), strings.ReplaceAll(string(both), "\n", "\r\n")} {
-		if s, err = ParseSigned(Sign([]byte(text), testNetwork, private("admin"))); err != nil {
+		if _, err = ParseSigned(Sign([]byte(text), testNetwork, private("admin"))); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -80,7 +80,8 @@ func TestSignedByRefuses(t *testing.T) {
 		"other pin":                {good, testNetwork, []record.PublicKey{key("other")}},
 		"other network":            {good, other, admin},
 		"signed for other network": {mustSigned(t, Sign([]byte(header(1)), other, private("admin"))), testNetwork, admin},
-		"changed text":             {mustSigned(t, bytes.Replace(good.Encode(), []byte("/x"), []byte("/y"), 1)), testNetwork, admin},
+		"line for one network, signature for another": {mustSigned(t, Sign([]byte(header(1)), other, private("admin"))), other, admin},
+		"changed text": {mustSigned(t, bytes.Replace(good.Encode(), []byte("/x"), []byte("/y"), 1)), testNetwork, admin},
 		"changed signer": {
 			mustSigned(t, bytes.Replace(good.Encode(), []byte(key("admin").String()), []byte(key("other").String()), 1)),
 			testNetwork, []record.PublicKey{key("admin"), key("other")},
@@ -135,7 +136,7 @@ func TestParseSignedRefuses(t *testing.T) {
 		{"signer", text + "signature admin " + fields[2] + "\n", "peer ID"},
 		{"weak signer", text + "signature " + record.PublicKey{}.String() + " " + fields[2] + "\n", "small order"},
 		{"nothing but the word", text + "signature\n", "want `signature"},
-		{"too large", strings.Repeat("#", MaxSigned) + "\n" + line, "the limit is"},
+		{"too large", strings.Repeat("#", MaxSigned) + "\n" + line, "policy of"},
 		{"text too large", sign(strings.Repeat("#", MaxText)), "the limit is"},
 		{"too many signatures", text + many(65), "65 signatures"},
 	} {

@@ -139,6 +139,16 @@ func TestTokenSignature(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// Well signed, but not in the one form.
+	for name, body := range map[string][]byte{
+		"signer beyond the admins": append(slices.Clone(body[:len(body)-1]), 2),
+		"long varint":              slices.Concat(body[:4], []byte{body[4] | 0x80, 0}, body[5:]),
+	} {
+		sig := record.Sign(private("admin"), tokenContext, tok.Network, sha256.Sum256(body))
+		if _, err := parseToken(append(body, sig...)); !errors.Is(err, ErrToken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	if _, err := parseToken(append(body, record.Sign(private("admin"), tokenContext, tok.Network, hash)...)); err != nil {
 		t.Errorf("good one: %v", err)
 	}
