@@ -103,7 +103,7 @@ var alarmHints = map[string]string{
 	"clock":             "check the time service of this host",
 	"corrupt":           "check the disk; stop the agent, move its store away and start it: the other agents fill it again",
 	"diverged":          "compare block_digest of syncagent status on both hosts, and report it",
-	"invalid_data":      "look at the member that the message names: its program or its host may not be sound",
+	"invalid-data":      "look at the member that the message names: its program or its host may not be sound",
 	"identity-reused":   "never run two agents with one identity.key",
 	"trigger-files":     "mend the files that the message names, then restart the agent",
 	"mirror-halted":     "bring the directory back, or remove the mirror's journal to start anew",

@@ -18,6 +18,7 @@ var (
 	ErrDiskFull     = errors.New("disk is nearly full")
 	ErrLocked       = errors.New("data directory is in use by another process")
 	ErrCorrupt      = errors.New("stored data is damaged")
+	ErrVersion      = errors.New("store of an unknown version")
 	ErrNetwork      = errors.New("data directory belongs to another network")
 	ErrClosed       = errors.New("store is closed")
 	ErrBadCursor    = errors.New("bad cursor")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/y"
 )
 
 // badgerKV keeps the rows in badger. Commits are not synced one by one: the store syncs once for a whole group.
@@ -34,7 +35,8 @@ func openBadger(dir string, log *slog.Logger) (*badgerKV, error) {
 		WithValueThreshold(1 << 20). // values stay in the LSM tree, so one log holds every row
 		WithNumCompactors(2).
 		WithNumLevelZeroTables(4).
-		WithCompression(options.Snappy).
+		WithCompression(options.Snappy). // salvage.go knows
+		WithChecksumVerificationMode(options.OnBlockRead).
 		WithDetectConflicts(false). // one writer
 		WithMetricsEnabled(false).
 		WithLogger(badgerLog{log})
@@ -137,13 +139,20 @@ func (v *badgerView) Get(key []byte) ([]byte, bool, error) {
 		return nil, false, nil
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("read store: %w", err)
+		return nil, false, readError(err)
 	}
 	value, err := item.ValueCopy(nil)
 	if err != nil {
-		return nil, false, fmt.Errorf("read store: %w", err)
+		return nil, false, readError(err)
 	}
 	return value, true, nil
+}
+
+func readError(err error) error {
+	if errors.Is(err, y.ErrChecksumMismatch) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return fmt.Errorf("read store: %w", err)
 }
 
 func (v *badgerView) Scan(prefix, start []byte, down bool, fn func(key, value []byte) (bool, error)) error {

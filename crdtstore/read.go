@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -223,4 +224,33 @@ func (n *Snapshot) scan(prefix string, fn func(path string, shown shownRow) erro
 	return n.view.Scan(shownKey(prefix+"/"), nil, false, func(k, value []byte) (bool, error) {
 		return true, visit(k, value)
 	})
+}
+
+// History gives the known versions of a path, newest first: what the path shows, what it showed, and what lost. Values
+// come along as far as they are still held; Size is -1 for a version whose entry is not. It fails with ErrNotFound if
+// nothing is known of the path. What the agent may not read is left out.
+func (n *Snapshot) History(path string, values bool) ([]Item, error) {
+	var items []Item
+	k := n.s.network.PathKey(path)
+	err := n.view.Scan(slotKey(k, record.Version{})[:17], nil, true, func(row, value []byte) (bool, error) {
+		_, version, _ := parseSlotKey(row)
+		s, err := decodeSlot(k, version, bytes.Clone(value))
+		if err != nil {
+			return false, n.corrupt(path, err)
+		}
+		if s.state == slotVoid || !n.may(s) {
+			return true, nil
+		}
+		if !s.holds() {
+			items = append(items, Item{Path: path, Version: version, Author: s.author, Entry: s.entry, Size: -1})
+			return true, nil
+		}
+		item, err := n.itemOf(path, s, values)
+		items = append(items, item)
+		return true, err
+	})
+	if err == nil && len(items) == 0 {
+		err = fmt.Errorf("%s: %w", path, ErrNotFound)
+	}
+	return items, err
 }

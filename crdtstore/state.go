@@ -38,7 +38,7 @@ func decodeIdentity(b []byte) (r identityRow, err error) {
 		return r, fmt.Errorf("%w: identity row", ErrCorrupt)
 	}
 	if r.version = be.Uint32(b); r.version != storeVersion {
-		return r, fmt.Errorf("store has version %d, this program knows version %d", r.version, storeVersion)
+		return r, fmt.Errorf("%w: it has version %d, this program knows version %d", ErrVersion, r.version, storeVersion)
 	}
 	if len(b) != 4+32+32+8 {
 		return r, fmt.Errorf("%w: identity row", ErrCorrupt)

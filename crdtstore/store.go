@@ -140,16 +140,60 @@ func Open(o Options) (*Store, error) {
 		if free, ok := diskFree(o.Dir); ok && s.minFree > 0 && free < s.minFree/4 {
 			return nil, fmt.Errorf("open store %s: %w: %d MiB free, %d MiB wanted", o.Dir, ErrDiskFull, free>>20, s.minFree>>20)
 		}
-		b, err := openBadger(filepath.Join(o.Dir, "store"), s.log)
-		if err != nil {
+		if err := s.openDir(filepath.Join(o.Dir, "store")); err != nil {
 			return nil, err
 		}
-		s.kv = b
+		return s, nil
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, s.closeAll())
 	}
 	return s, nil
+}
+
+// openDir opens the rows in dir, or, if they are damaged, sets them aside and makes new ones of what verifies.
+func (s *Store) openDir(dir string) error {
+	err := s.tryOpen(dir)
+	if !damaged(err) {
+		return err
+	}
+	aside, renamed := setAside(dir, s.AgentTime())
+	if renamed != nil {
+		return errors.Join(err, renamed)
+	}
+	s.log.Error("store is damaged", "error", err, "moved_to", aside)
+	if err := s.tryOpen(dir); err != nil {
+		return err
+	}
+	if err := s.takeOver(s.salvage(aside)); err != nil {
+		return errors.Join(err, s.closeAll())
+	}
+	s.alarm("store-damaged", fmt.Sprintf("the store was damaged (%v); it was moved to %s, what still verified was carried over, "+
+		"the rest comes from the other agents; delete it when they are equal again", err, aside))
+	return nil
+}
+
+// tryOpen opens the rows in dir and reads them. After an error nothing is open.
+func (s *Store) tryOpen(dir string) error {
+	b, err := openRows(dir, s.log)
+	if err != nil {
+		return err
+	}
+	s.kv = b
+	if err := s.load(); err != nil {
+		err = errors.Join(err, s.closeAll())
+		s.forget()
+		return err
+	}
+	return nil
+}
+
+// forget drops what load read, so that another store can be loaded.
+func (s *Store) forget() {
+	s.engine, s.kv, s.texts, s.counters, s.wake = nil, nil, nil, counters{}, 0
+	s.unready, s.unreadyAt = make(map[record.ID]*unreadyWrite), make(map[record.Tag]map[record.ID]bool)
+	s.wants = newWants()
+	s.force.Store(nil)
 }
 
 func (s *Store) closeAll() error {
@@ -188,6 +232,7 @@ func (s *Store) Run(ctx context.Context) error {
 			return nil
 		}
 		if err := s.step(); err != nil {
+			s.markDamaged(err)
 			s.queue.fail(err)
 			s.failInbox()
 			return err

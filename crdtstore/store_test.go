@@ -560,3 +560,39 @@ func TestG1_PowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 		cut.stop()
 	}
 }
+
+func TestHistoryTellsWinnersAndLosers(t *testing.T) {
+	n, a, b, _ := three(t, 1)
+	var values []string
+	for i := range 15 {
+		n.clock.advance(time.Second)
+		a.put("/p", fmt.Sprint(i))
+		values = append([]string{fmt.Sprint(i)}, values...)
+	}
+	b.pull(a)
+	n.clock.advance(time.Second)
+	if _, err := b.Write(context.Background(), []Op{{Path: "/p", Delete: true}}); err != nil {
+		t.Fatal(err)
+	}
+	a.pull(b)
+	sn, err := a.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sn.Close()
+	items, err := sn.History("/p", true)
+	if err != nil || len(items) != 16 || !items[0].Deleted || items[0].Author != b.self {
+		t.Fatalf("%d versions, %v", len(items), err)
+	}
+	for i, item := range items[1 : 1+keepNewest] {
+		if string(item.Value) != values[i] {
+			t.Errorf("version %d is %q, want %q", i, item.Value, values[i])
+		}
+	}
+	if last := items[len(items)-1]; last.Size != -1 || last.Value != nil {
+		t.Errorf("the oldest of 16 versions is still held: %+v", last)
+	}
+	if _, err := sn.History("/nothing", false); !errors.Is(err, ErrNotFound) {
+		t.Errorf("history of nothing: %v", err)
+	}
+}

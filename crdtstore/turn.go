@@ -196,7 +196,7 @@ func (t *turn) block(b *record.Block, entries map[record.ID][]byte) (isNew bool,
 	t.accept(b)
 	t.foreign = append(t.foreign, b)
 	for _, w := range b.Writes {
-		if err := t.write(w, entries); err != nil {
+		if err := t.write(w, b.Origin == t.s.self, entries); err != nil {
 			return false, err
 		}
 	}
@@ -264,8 +264,10 @@ func (t *turn) header(d record.Digest) (record.Header, bool) {
 	return b.Header(), true
 }
 
-// write takes the slots of a foreign write. One that is held already (another agent relayed it too) adds nothing.
-func (t *turn) write(w *record.Write, entries map[record.ID][]byte) error {
+// write takes the slots of a foreign write. One that is held already (another agent relayed it too) adds nothing. Own
+// says that this agent made or relayed it, in a store that it lost since: it keeps such entries without the right to
+// read them.
+func (t *turn) write(w *record.Write, own bool, entries map[record.ID][]byte) error {
 	id := w.ID()
 	first := record.Version{HLC: w.HLC, Write: id}
 	known, err := t.hasSlot(w.Slots[0].PathKey(), first)
@@ -275,9 +277,9 @@ func (t *turn) write(w *record.Write, entries map[record.ID][]byte) error {
 	waits := false
 	for i := range w.Slots {
 		v := record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
-		s := &slot{version: v, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, changed: true}
+		s := &slot{version: v, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, own: own, changed: true}
 		t.size += 190 + 16*len(s.tags)
-		if !t.policy.MayRead(t.s.self, s.tags) {
+		if !own && !t.policy.MayRead(t.s.self, s.tags) {
 			// None of our business: the row says where it belongs, no byte of path or value is kept.
 			s.changed = false
 			t.s.index.add(w.Slots[i].PathKey())
@@ -304,7 +306,7 @@ func (t *turn) write(w *record.Write, entries map[record.ID][]byte) error {
 				return err
 			}
 		}
-		waits = waits || s.state == slotAbsent
+		waits = waits || s.state == slotAbsent && t.policy.MayRead(t.s.self, s.tags)
 	}
 	if waits {
 		t.s.addUnready(&unreadyWrite{id: id, hlc: w.HLC, arrived: t.now, paths: pathKeys(w)}, t.rows)

@@ -54,7 +54,7 @@ type Options struct {
 // The codes that go to Options.Alarm.
 const (
 	AlarmDiverged = "diverged"     // two replicas differ and neither lacks a block
-	AlarmInvalid  = "invalid_data" // a member sent what breaks the block rule
+	AlarmInvalid  = "invalid-data" // a member sent what breaks the block rule
 )
 
 // Node is the network side of an agent. Its methods are safe for concurrent use.

@@ -1,0 +1,288 @@
+package crdtstore
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/badger/v4/y"
+	"google.golang.org/protobuf/proto"
+
+	"syncagent/acl"
+	"syncagent/crdtstore/record"
+)
+
+// A store that cannot be read is set aside, never deleted. A new one takes over what still verifies in the old: signed
+// policies, signed blocks, entries that have their ID. The rest comes from the peers. Nothing of the old view, counters
+// or clocks is believed.
+
+// asideName is what a damaged store is renamed to, with the time.
+const asideName = "store.damaged-"
+
+// damaged tells whether an error of opening a store means that its content is bad, so that a new one must be made.
+// A lock, a full disk, another network or an unknown version are for the operator.
+func damaged(err error) bool {
+	return err != nil && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrDiskFull) && !errors.Is(err, ErrNetwork) &&
+		!errors.Is(err, ErrVersion) && !errors.Is(err, fs.ErrPermission)
+}
+
+// openRows opens the rows below dir. A store that badger cannot open, that lost its identity row, or that a turn found
+// to be damaged, is damaged.
+func openRows(dir string, log *slog.Logger) (*badgerKV, error) {
+	if reason, err := os.ReadFile(filepath.Join(dir, rebuildMark)); err == nil {
+		return nil, fmt.Errorf("%w: %s", ErrCorrupt, reason)
+	}
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range tables {
+		if err := checkTable(f); err != nil {
+			return nil, err
+		}
+	}
+	b, err := openBadger(dir, log)
+	if err != nil || len(tables) == 0 {
+		return b, err
+	}
+	v := b.View()
+	_, ok, err := v.Get(identityKey)
+	v.Close()
+	if err != nil || !ok {
+		// Without its MANIFEST badger opens an empty store beside the old tables.
+		return nil, errors.Join(fmt.Errorf("%w: tables are there, but no identity row", ErrCorrupt), err, b.Close())
+	}
+	return b, nil
+}
+
+// rebuildMark is a file in a store that was found damaged while it ran: the next start builds it anew.
+const rebuildMark = "DAMAGED"
+
+// markDamaged has the next start build the store anew. It is called when a turn met damaged rows: going on, or starting
+// again on them, would meet them again.
+func (s *Store) markDamaged(cause error) {
+	if s.dir == "" || !errors.Is(cause, ErrCorrupt) {
+		return
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "store", rebuildMark), []byte(cause.Error()), 0o600); err != nil {
+		s.log.Error("damaged store not marked", "error", err)
+	}
+}
+
+// checkTable looks at the end of one of badger's tables: index size, index, checksum, checksum size. On a table that
+// was cut off badger panics in a goroutine of its own, where nobody can catch it.
+func checkTable(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	bad := fmt.Errorf("%w: table %s is cut off or overwritten", ErrCorrupt, filepath.Base(name))
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	// read gives the n bytes before the place reached.
+	read := func(n int64) []byte {
+		if n < 0 || n > end {
+			return nil
+		}
+		end -= n
+		b := make([]byte, n)
+		if _, err := f.ReadAt(b, end); err != nil {
+			return nil
+		}
+		return b
+	}
+	size := func() int64 {
+		if b := read(4); b != nil {
+			return int64(be.Uint32(b))
+		}
+		return -1
+	}
+	n := size()
+	if n > 64 {
+		return bad
+	}
+	var sum pb.Checksum
+	if b := read(n); b == nil || proto.Unmarshal(b, &sum) != nil {
+		return bad
+	}
+	index := read(size())
+	if index == nil || y.VerifyChecksum(index, &sum) != nil {
+		return bad
+	}
+	return nil
+}
+
+// setAside renames a damaged store and says where to.
+func setAside(dir string, now time.Time) (string, error) {
+	aside := filepath.Join(filepath.Dir(dir), asideName+now.UTC().Format("20060102T150405.000"))
+	if err := os.Rename(dir, aside); err != nil {
+		return "", fmt.Errorf("set damaged store aside: %w", err)
+	}
+	return aside, nil
+}
+
+// salvaged is what verifies in a damaged store.
+type salvaged struct {
+	policies []*acl.Signed
+	blocks   []*record.Block // ascending priority
+	entries  map[record.ID][]byte
+	seen     map[record.Digest]bool
+}
+
+// salvage reads a damaged store as far as it can be read: its tables one by one, and its log in a copy. It never fails:
+// what cannot be read is left to the peers.
+func (s *Store) salvage(dir string) salvaged {
+	out := salvaged{entries: make(map[record.ID][]byte), seen: make(map[record.Digest]bool)}
+	tables, _ := filepath.Glob(filepath.Join(dir, "*.sst")) // the pattern is well formed
+	for _, name := range tables {
+		if err := s.salvageTable(name, &out); err != nil {
+			s.log.Warn("table of the damaged store is unreadable", "table", filepath.Base(name), "error", err)
+		}
+	}
+	if err := s.salvageLog(dir, &out); err != nil {
+		s.log.Warn("log of the damaged store is unreadable", "error", err)
+	}
+	slices.SortFunc(out.blocks, func(a, b *record.Block) int { return cmp.Compare(a.Priority, b.Priority) })
+	return out
+}
+
+// salvageTable reads one table without the rest of the store.
+func (s *Store) salvageTable(name string, out *salvaged) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // badger panics on much of what it does not expect
+			err = fmt.Errorf("%w: %v", ErrCorrupt, r)
+		}
+	}()
+	if err := checkTable(name); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	t, err := table.OpenInMemoryTable(data, 1, &table.Options{Compression: options.Snappy, BlockSize: 4096, ChkMode: options.OnBlockRead})
+	if err != nil {
+		return err
+	}
+	it := t.NewIterator(0)
+	defer it.Close() //nolint:errcheck // memory
+	for it.Rewind(); it.Valid(); it.Next() {
+		s.salvageRow(y.ParseKey(it.Key()), it.Value().Value, out)
+	}
+	return nil
+}
+
+// salvageLog reads what was not in tables yet, in a copy that badger may change.
+func (s *Store) salvageLog(dir string, out *salvaged) error {
+	work, err := os.MkdirTemp(filepath.Dir(dir), "store.salvage-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work) //nolint:errcheck // a copy
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		files, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is well formed
+		for _, f := range files {
+			data, err := os.ReadFile(f)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(work, filepath.Base(f)), data, 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	b, err := openBadger(work, s.log)
+	if err != nil {
+		return err
+	}
+	v := b.View()
+	err = v.Scan(nil, nil, false, func(k, value []byte) (bool, error) {
+		s.salvageRow(k, value, out)
+		return true, nil
+	})
+	v.Close()
+	return errors.Join(err, b.Close())
+}
+
+// salvageRow takes a row if it proves itself.
+func (s *Store) salvageRow(k, value []byte, out *salvaged) {
+	if len(k) == 0 {
+		return
+	}
+	switch k[0] {
+	case 'p':
+		if p, err := acl.ParseSigned(bytes.Clone(value)); err == nil {
+			out.policies = append(out.policies, p)
+		}
+	case 'b':
+		b, err := record.ParseBlock(bytes.Clone(value))
+		if err == nil && !out.seen[b.Digest] && b.Verify(s.network) == nil {
+			out.seen[b.Digest] = true
+			out.blocks = append(out.blocks, b)
+		}
+	case 'e':
+		out.addEntry(value)
+	case 's':
+		path, version, ok := parseSlotKey(k)
+		if !ok {
+			return
+		}
+		if sl, err := decodeSlot(path, version, value); err == nil && len(sl.data) > 0 {
+			out.addEntry(sl.data)
+		}
+	}
+}
+
+func (o *salvaged) addEntry(data []byte) {
+	data = bytes.Clone(data)
+	if _, ids, err := entryIDs(data); err == nil {
+		for _, id := range ids {
+			o.entries[id] = data
+		}
+	}
+}
+
+// takeOver puts what was salvaged into the new store, by the same turns that take it from peers.
+func (s *Store) takeOver(old salvaged) error {
+	for _, p := range old.policies {
+		if _, ok := p.SignedBy(s.network, s.admins); ok && p.Network == s.network {
+			s.queue.add(&policyRequest{p, make(chan error, 1)})
+		}
+	}
+	r := &ingestRequest{from: s.self}
+	for _, b := range old.blocks {
+		p := &parcel{block: b, byID: make(map[record.ID][]byte), bytes: len(b.Raw)}
+		for _, w := range b.Writes {
+			for i := range w.Slots {
+				if data := old.entries[w.Slots[i].Entry]; data != nil {
+					p.byID[w.Slots[i].Entry] = data
+					p.bytes += len(data)
+				}
+			}
+		}
+		r.parcels = append(r.parcels, p)
+	}
+	if len(r.parcels) > 0 {
+		s.queue.add(r)
+	}
+	for !s.queue.empty() || s.counters.judged != s.counters.generation {
+		if err := s.step(); err != nil {
+			return fmt.Errorf("take over what was saved: %w", err)
+		}
+	}
+	return s.kv.Sync()
+}
