@@ -60,6 +60,7 @@ var exitCodes = map[agent.Code]int{
 	agent.CodeDenied:       exitDenied,
 	agent.CodeNoPolicy:     exitDenied,
 	agent.CodeUnreachable:  exitUnreachable,
+	agent.CodeStopping:     exitUnreachable,
 	agent.CodePrecondition: exitPrecondition,
 	agent.CodeBadPath:      exitUsage,
 	agent.CodeBadRequest:   exitUsage,

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,12 +30,12 @@ func (c *cli) joinCmd() *cobra.Command {
 		Short: "Make this host part of a network",
 		Long:  joinHelp,
 		Args:  args(1, "TOKEN"),
-		RunE: func(cmd *cobra.Command, words []string) error {
+		RunE: func(_ *cobra.Command, words []string) error {
 			t, err := acl.ParseToken(words[0])
 			if err != nil {
 				return failf(exitUsage, "bad_token", "%w", err).withHint("copy it again, as one line; `syncagent token` prints a fresh one")
 			}
-			return c.join(cmd.Context(), t, strings.TrimSpace(words[0]), f, peers)
+			return c.join(t, strings.TrimSpace(words[0]), f, peers)
 		},
 	}
 	f.add(cmd)
@@ -44,7 +43,7 @@ func (c *cli) joinCmd() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) join(_ context.Context, t *acl.Token, text string, f setupFlags, peers []string) error {
+func (c *cli) join(t *acl.Token, text string, f setupFlags, peers []string) error {
 	l, err := c.newLayout(f.dir)
 	if err != nil {
 		return err

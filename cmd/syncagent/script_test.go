@@ -101,12 +101,12 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// eventually COMMAND... repeats a command until it succeeds, for at most 10 seconds.
+// eventually COMMAND... repeats a command until it succeeds, for at most 30 seconds.
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: eventually COMMAND [ARGS...]")
 	}
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -186,7 +186,7 @@ func watchUntil(ts *testscript.TestScript, _ bool, args []string) {
 var followers sync.Map // *testscript.TestScript -> *follower
 
 func (f *follower) wait(ts *testscript.TestScript, want *regexp.Regexp) {
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
