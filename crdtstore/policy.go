@@ -76,10 +76,9 @@ func fingerprint(texts []*acl.Signed) [32]byte {
 // switchPolicy is a turn of its own: one small commit, after which every read judges by the new policy. The rows are
 // put right by later turns.
 func (s *Store) switchPolicy(req *policyRequest) error {
-	for _, p := range s.texts {
+	for i, p := range s.texts {
 		if p.Hash == req.signed.Hash {
-			req.done <- nil
-			return nil
+			return s.addSignatures(i, req)
 		}
 	}
 	before := acl.Effective(s.texts)
@@ -115,6 +114,36 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	s.ring()
 	if s.onPolicy != nil && in != before {
 		s.onPolicy()
+	}
+	req.done <- nil
+	return nil
+}
+
+// addSignatures notes who else signed a text that is kept already: when the first admin is no longer pinned, the second
+// one's signature holds it up.
+func (s *Store) addSignatures(i int, req *policyRequest) error {
+	merged := *s.texts[i]
+	merged.Signatures = slices.Clone(merged.Signatures)
+	for _, sig := range req.signed.Signatures {
+		one := merged
+		one.Signatures = []acl.Signature{sig}
+		_, good := one.SignedBy(s.network, s.admins)
+		if good && !slices.ContainsFunc(merged.Signatures, func(o acl.Signature) bool { return o.Admin == sig.Admin }) {
+			merged.Signatures = append(merged.Signatures, sig)
+		}
+	}
+	if len(merged.Signatures) > len(s.texts[i].Signatures) {
+		slices.SortFunc(merged.Signatures, func(a, b acl.Signature) int { return record.CompareKeys(a.Admin, b.Admin) })
+		r := newRows()
+		r.set(policyKey(merged.Serial, merged.Hash), merged.Encode())
+		if err := s.kv.Commit(r); err != nil {
+			return err
+		}
+		if err := s.kv.Sync(); err != nil {
+			return err
+		}
+		s.texts = slices.Clone(s.texts)
+		s.texts[i] = &merged
 	}
 	req.done <- nil
 	return nil

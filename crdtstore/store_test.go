@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"syncagent/acl"
 	"syncagent/crdtstore/record"
 )
 
@@ -594,5 +595,23 @@ func TestHistoryTellsWinnersAndLosers(t *testing.T) {
 	}
 	if _, err := sn.History("/nothing", false); !errors.Is(err, ErrNotFound) {
 		t.Errorf("history of nothing: %v", err)
+	}
+}
+
+func TestSecondSignatureOfAPolicyIsKept(t *testing.T) {
+	n := newTestNet(t, 1)
+	second := testKey("second admin")
+	n.genesis.Admins = append(n.genesis.Admins, record.KeyOf(second))
+	a := n.start("a", nil)
+	p := n.openPolicy()
+	a.apply(p)
+	a.apply(acl.Sign(p, n.id, second))
+	a.put("/p", "v")
+	disk := a.disk
+	a.stop()
+	n.genesis.Admins = n.genesis.Admins[1:] // the first admin is no longer pinned
+	a = n.start("a", disk)
+	if a.Policy() == nil || a.get("/p") != "v" {
+		t.Fatal("the policy went with its first signer")
 	}
 }
