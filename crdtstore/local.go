@@ -11,8 +11,10 @@ const maxBundle = record.MaxBlock - record.MaxLinks*44 - 1024
 
 // writeRequest is a caller waiting for its write.
 type writeRequest struct {
-	ops  []Op
-	done chan writeResult
+	ops     []Op
+	relay   *record.Write // signed by a client, in place of ops
+	entries [][]byte      // of relay
+	done    chan writeResult
 }
 
 type writeResult struct {
@@ -38,6 +40,9 @@ func (t *turn) put(req *writeRequest) error {
 	if fault := t.s.clockFault.Load(); fault != nil && *fault != "" {
 		return fmt.Errorf("%w: %s", ErrClock, *fault)
 	}
+	if req.relay != nil {
+		return t.relay(req)
+	}
 	hlc := record.HLCFromMilli(t.now)
 	rules := t.rules()
 	paths := make([]*pathState, len(req.ops))
@@ -47,16 +52,9 @@ func (t *turn) put(req *writeRequest) error {
 		if !t.policy.MayWrite(t.s.self, tags) {
 			return fmt.Errorf("write %s: %w", op.Path, ErrDenied)
 		}
-		p, err := t.path(tags[len(tags)-1], false)
+		p, top, err := t.top(tags[len(tags)-1], rules)
 		if err != nil {
 			return err
-		}
-		top := highest(p.slots, rules)
-		if top == nil && !p.whole {
-			if p, err = t.path(p.key, true); err != nil {
-				return err
-			}
-			top = highest(p.slots, rules)
 		}
 		if top != nil {
 			hlc = max(hlc, top.version.HLC.Next())
@@ -67,6 +65,22 @@ func (t *turn) put(req *writeRequest) error {
 		paths[i] = p
 	}
 	return t.take(req, hlc, paths)
+}
+
+// top loads a path and gives its highest allowed and due slot.
+func (t *turn) top(key record.Tag, r *rules) (*pathState, *slot, error) {
+	p, err := t.path(key, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	top := highest(p.slots, r)
+	if top == nil && !p.whole {
+		if p, err = t.path(key, true); err != nil {
+			return nil, nil, err
+		}
+		top = highest(p.slots, r)
+	}
+	return p, top, nil
 }
 
 // highest gives the highest allowed and due slot, shown or not: a local write has to be above it (G3).
@@ -111,10 +125,9 @@ func (t *turn) precondition(op *Op, p *pathState, r *rules) error {
 	return nil
 }
 
-// take makes the entries and the write and puts its slots where they belong.
+// take makes the entries and the write of a request.
 func (t *turn) take(req *writeRequest, hlc record.HLC, paths []*pathState) error {
 	w := &record.Write{Author: t.s.self, HLC: hlc, Slots: make([]record.Slot, len(req.ops))}
-	slots := make([]*slot, len(req.ops))
 	l := &localWrite{req: req, write: w, entries: make([]record.OutgoingEntry, len(req.ops))}
 	for i := range req.ops {
 		e, err := t.s.entry(&req.ops[i])
@@ -122,21 +135,30 @@ func (t *turn) take(req *writeRequest, hlc record.HLC, paths []*pathState) error
 			return err
 		}
 		tags := t.s.network.Tags(e.Path)
-		data := e.Encode()
 		w.Slots[i] = record.Slot{Entry: e.ID(), Tags: tags}
-		slots[i] = &slot{author: t.s.self, tags: tags, entry: w.Slots[i].Entry, own: true, changed: true}
-		slots[i].describe(e, e.Size())
-		l.entries[i] = record.OutgoingEntry{Tags: tags, Bytes: data}
+		l.entries[i] = record.OutgoingEntry{Tags: tags, Bytes: e.Encode()}
 	}
+	return t.add(l, paths)
+}
+
+// add puts the slots of a local write where they belong.
+func (t *turn) add(l *localWrite, paths []*pathState) error {
+	w := l.write
 	l.size = len(w.Append(nil))
 	if l.size > maxBundle {
 		return fmt.Errorf("%w: the write is %d bytes without its values, a block holds %d; use fewer or shorter paths",
 			ErrTooLarge, l.size, maxBundle)
 	}
-	l.version = record.Version{HLC: hlc, Write: w.ID()}
-	t.size += l.size + 150*len(slots)
-	for i, s := range slots {
-		s.version = record.Version{HLC: hlc, Write: l.version.Write, Index: uint16(i)}
+	l.version = record.Version{HLC: w.HLC, Write: w.ID()}
+	t.size += l.size + 150*len(w.Slots)
+	for i := range w.Slots {
+		s := &slot{version: l.version, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, own: true, changed: true}
+		s.version.Index = uint16(i)
+		e, err := record.ParseEntry(l.entries[i].Bytes)
+		if err != nil {
+			return err // only a bug gets here: the entry was made or checked before
+		}
+		s.describe(e, e.Size())
 		t.size += 190 + 16*len(s.tags)
 		t.keep(s, l.entries[i].Bytes, false)
 		paths[i].insert(s)

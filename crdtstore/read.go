@@ -106,30 +106,41 @@ func (n *Snapshot) may(s *slot) bool {
 
 // next finds what a path shows by the policy in force, whatever its rows say.
 func (n *Snapshot) next(k record.Tag) (*slot, error) {
-	var slots []*slot
-	err := n.view.Scan(slotKey(k, record.Version{})[:17], nil, true, func(row, value []byte) (bool, error) {
-		_, v, _ := parseSlotKey(row)
-		s, err := decodeSlot(k, v, append([]byte(nil), value...))
-		slots = append(slots, s)
-		return true, err
-	})
+	slots, err := n.slots(k)
 	if err != nil {
 		return nil, err
 	}
+	r := n.rules()
 	var failed error
-	shown := resolve(slots, &rules{
+	r.ready = func(id record.ID) bool {
+		_, waits, err := n.view.Get(unreadyKey(id))
+		if err != nil {
+			failed = err
+		}
+		return !waits
+	}
+	return resolve(slots, r).shown, failed
+}
+
+// slots reads all slots of a path, highest first.
+func (n *Snapshot) slots(k record.Tag) ([]*slot, error) {
+	var slots []*slot
+	err := n.view.Scan(slotKey(k, record.Version{})[:17], nil, true, func(row, value []byte) (bool, error) {
+		_, v, _ := parseSlotKey(row)
+		s, err := decodeSlot(k, v, bytes.Clone(value))
+		slots = append(slots, s)
+		return true, err
+	})
+	return slots, err
+}
+
+// rules is what the view depends on, without readiness.
+func (n *Snapshot) rules() *rules {
+	return &rules{
 		now: n.now, history: n.s.history, voided: n.counters.voided,
 		allowed: func(s *slot) bool { return n.policy.Allowed(s.author, s.tags, s.version) },
 		reads:   func(s *slot) bool { return n.policy.MayRead(n.s.self, s.tags) },
-		ready: func(id record.ID) bool {
-			_, waits, err := n.view.Get(unreadyKey(id))
-			if err != nil {
-				failed = err
-			}
-			return !waits
-		},
-	}).shown
-	return shown, failed
+	}
 }
 
 // itemOf reads a slot's entry and checks it against its ID: a damaged one is an error, never a wrong answer.

@@ -371,6 +371,9 @@ func (t *turn) takeWrites(full bool) error {
 
 func plannedWrite(r *writeRequest) int {
 	n := 400
+	for _, e := range r.entries {
+		n += 1000 + min(len(e), inlineEntry)
+	}
 	for i := range r.ops {
 		n += 700 + len(r.ops[i].Path) + 16*record.MaxSegments/4 + min(len(r.ops[i].Value), inlineEntry)
 	}
@@ -518,7 +521,10 @@ func (s *Store) Write(ctx context.Context, ops []Op) (record.Version, error) {
 	if err := checkOps(ops); err != nil {
 		return record.Version{}, err
 	}
-	req := &writeRequest{ops, make(chan writeResult, 1)}
+	return s.write(ctx, &writeRequest{ops: ops, done: make(chan writeResult, 1)})
+}
+
+func (s *Store) write(ctx context.Context, req *writeRequest) (record.Version, error) {
 	if err := s.send(ctx, req); err != nil {
 		return record.Version{}, err
 	}

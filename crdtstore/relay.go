@@ -1,0 +1,106 @@
+package crdtstore
+
+import (
+	"context"
+	"fmt"
+
+	"syncagent/crdtstore/record"
+)
+
+// Relay publishes a write that a client signed with its own key, with its entries in the order of its slots, and
+// returns its version once it is durable here. This agent cannot change it: the signature covers everything. Errors are
+// those of Write; ErrDenied judges the author, not this agent; ErrPrecondition means that the write would not win over
+// what this agent shows, or is dated too far ahead: ask HLCFor and sign again. A write that is held already is a
+// success.
+func (s *Store) Relay(ctx context.Context, w *record.Write, entries [][]byte) (record.Version, error) {
+	if err := s.checkRelay(w, entries); err != nil {
+		return record.Version{}, err
+	}
+	return s.write(ctx, &writeRequest{relay: w, entries: entries, done: make(chan writeResult, 1)})
+}
+
+// checkRelay holds what can be said of a client's write without the rows.
+func (s *Store) checkRelay(w *record.Write, entries [][]byte) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", record.ErrFormat, fmt.Sprintf(format, args...))
+	}
+	// What goes into a block must parse there.
+	if parsed, err := record.ParseWrite(w.Append(nil), s.self); err != nil {
+		return err
+	} else if parsed.Sig == nil || !parsed.Verify(s.network) {
+		return bad("the author's signature does not fit")
+	}
+	if len(entries) != len(w.Slots) {
+		return bad("%d entries for %d slots", len(entries), len(w.Slots))
+	}
+	total := 0
+	for i, data := range entries {
+		e, err := record.ParseEntry(data)
+		if err != nil {
+			return err
+		}
+		if e.ID() != w.Slots[i].Entry || !w.Slots[i].Matches(s.network, e.Path) {
+			return bad("entry %d does not belong to its slot", i)
+		}
+		if total += len(data); total > record.MaxWriteBytes {
+			return fmt.Errorf("%w: more than %d MiB in one write", ErrTooLarge, record.MaxWriteBytes>>20)
+		}
+	}
+	return nil
+}
+
+// HLCFor gives the time to sign a write of these paths with: above everything that this agent knows of them.
+func (s *Store) HLCFor(paths []string) (record.HLC, error) {
+	n, err := s.Snapshot()
+	if err != nil {
+		return 0, err
+	}
+	defer n.Close()
+	hlc := record.HLCFromMilli(n.now)
+	for _, path := range paths {
+		slots, err := n.slots(s.network.PathKey(path))
+		if err != nil {
+			return 0, err
+		}
+		if top := highest(slots, n.rules()); top != nil {
+			hlc = max(hlc, top.version.HLC.Next())
+		}
+	}
+	return hlc, nil
+}
+
+// relay judges a client's write and takes it into the turn.
+func (t *turn) relay(req *writeRequest) error {
+	w := req.relay
+	version := record.Version{HLC: w.HLC, Write: w.ID()}
+	if held, err := t.hasSlot(w.Slots[0].PathKey(), version); err != nil || held {
+		if err == nil {
+			req.done <- writeResult{version: version}
+		}
+		return err
+	}
+	rules := t.rules()
+	if !rules.due(version) {
+		return fmt.Errorf("%w: the write is dated more than %s ahead of this agent; sign it again", ErrPrecondition, dueAhead)
+	}
+	paths := make([]*pathState, len(w.Slots))
+	for i := range w.Slots {
+		version.Index = uint16(i)
+		if !t.policy.MayWrite(w.Author, w.Slots[i].Tags) || !t.policy.Allowed(w.Author, w.Slots[i].Tags, version) {
+			return fmt.Errorf("write by %s: %w", w.Author, ErrDenied)
+		}
+		p, top, err := t.top(w.Slots[i].PathKey(), rules)
+		if err != nil {
+			return err
+		}
+		if top != nil && top.version.Compare(version) > 0 {
+			return fmt.Errorf("%w: this agent knows a newer version of a path of the write; sign it again", ErrPrecondition)
+		}
+		paths[i] = p
+	}
+	l := &localWrite{req: req, write: w, entries: make([]record.OutgoingEntry, len(w.Slots))}
+	for i, data := range req.entries {
+		l.entries[i] = record.OutgoingEntry{Tags: w.Slots[i].Tags, Bytes: data}
+	}
+	return t.add(l, paths)
+}
