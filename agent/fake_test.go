@@ -105,12 +105,13 @@ type fakeSnapshot struct {
 	items  map[string]crdtstore.Item
 	cursor string
 	listed *atomic.Int64
+	events []crdtstore.Event
 }
 
 func (f *fakeStore) Snapshot() (snapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &fakeSnapshot{maps.Clone(f.items), fmt.Sprint(len(f.events)), &f.listed}, nil
+	return &fakeSnapshot{maps.Clone(f.items), fmt.Sprint(len(f.events)), &f.listed, slices.Clone(f.events)}, nil
 }
 
 func (s *fakeSnapshot) Get(path string, value bool) (crdtstore.Item, error) {
@@ -146,6 +147,22 @@ func (s *fakeSnapshot) List(prefix string, values bool, fn func(crdtstore.Item) 
 
 func (s *fakeSnapshot) Count(prefix string) (n int64, err error) {
 	return n, s.List(prefix, false, func(crdtstore.Item) error { n++; return nil })
+}
+
+func (s *fakeSnapshot) History(path string, values bool) (list []crdtstore.Item, err error) {
+	for _, e := range slices.Backward(s.events) {
+		if e.Item.Path != path {
+			continue
+		}
+		if !values {
+			e.Item.Value = nil
+		}
+		list = append(list, e.Item)
+	}
+	if len(list) == 0 {
+		err = fmt.Errorf("%s: %w", path, crdtstore.ErrNotFound)
+	}
+	return list, err
 }
 
 func (s *fakeSnapshot) Cursor() string { return s.cursor }

@@ -64,22 +64,27 @@ func (k *kv) write(ctx context.Context, ops []crdtstore.Op) (*connect.Response[a
 
 // get reads one path for a caller, or tells that it may not.
 func (k *kv) get(path string, value bool) (crdtstore.Item, error) {
-	if err := record.CheckPath(path); err != nil {
-		return crdtstore.Item{}, err
-	}
-	p := k.store.Policy()
-	if p == nil {
-		return crdtstore.Item{}, crdtstore.ErrNoPolicy
-	}
-	if record.Reserved(path) || !p.MayReadPath(k.self, path) {
-		return crdtstore.Item{}, fmt.Errorf("read %s: %w", path, crdtstore.ErrDenied)
-	}
-	snap, err := k.store.Snapshot()
+	snap, err := k.readable(path)
 	if err != nil {
 		return crdtstore.Item{}, err
 	}
 	defer snap.Close()
 	return snap.Get(path, value)
+}
+
+// readable opens a snapshot for reading one path, if the caller may.
+func (k *kv) readable(path string) (snapshot, error) {
+	if err := record.CheckPath(path); err != nil {
+		return nil, err
+	}
+	p := k.store.Policy()
+	if p == nil {
+		return nil, crdtstore.ErrNoPolicy
+	}
+	if record.Reserved(path) || !p.MayReadPath(k.self, path) {
+		return nil, fmt.Errorf("read %s: %w", path, crdtstore.ErrDenied)
+	}
+	return k.store.Snapshot()
 }
 
 func (k *kv) Get(_ context.Context, r *connect.Request[apiv1.GetRequest]) (*connect.Response[apiv1.GetResponse], error) {

@@ -37,6 +37,8 @@ type snapshot interface {
 	Get(path string, value bool) (crdtstore.Item, error)
 	List(prefix string, values bool, fn func(crdtstore.Item) error) error
 	Count(prefix string) (int64, error)
+	// History gives the known versions of a path, newest first. Size is -1 where the content is no longer held.
+	History(path string, values bool) ([]crdtstore.Item, error)
 	Cursor() string
 	Close()
 }

@@ -27,8 +27,9 @@ Each line of FILE (default: standard input) is one JSON object:
   {"op":"put","path":"/b","value_base64":"AAEC","mode":"0600","ttl":"12h"}
   {"op":"delete","path":"/c"}
 
-"if_version" as in put and rm. At most 1,024 lines and 16 MiB. A bad line is named by
-its number, and nothing is written.`
+"if_version":"V" and, for a put, "if_absent":true as in put and rm: if one of them does
+not hold on this agent, nothing is written. At most 1,024 lines and 16 MiB. A bad line is
+named by its number, and nothing is written.`
 
 const (
 	maxBatchLine  = 2 << 20  // bytes; the largest value with every byte escaped
@@ -125,6 +126,7 @@ type batchLine struct {
 	Mode        string  `json:"mode"`
 	TTL         string  `json:"ttl"`
 	IfVersion   string  `json:"if_version"`
+	IfAbsent    bool    `json:"if_absent"`
 }
 
 func parseBatchLine(line []byte) (op *apiv1.Op, path string, size int, err error) {
@@ -140,8 +142,8 @@ func parseBatchLine(line []byte) (op *apiv1.Op, path string, size int, err error
 		r, err := l.put()
 		return &apiv1.Op{Op: &apiv1.Op_Put{Put: r}}, l.Path, len(l.Path) + len(r.GetValue()), err
 	case "delete":
-		if l.Value != nil || l.ValueBase64 != nil || l.Mode != "" || l.TTL != "" {
-			return nil, "", 0, usagef("a delete has no value, mode or ttl")
+		if l.Value != nil || l.ValueBase64 != nil || l.Mode != "" || l.TTL != "" || l.IfAbsent {
+			return nil, "", 0, usagef("a delete has no value, mode, ttl or if_absent")
 		}
 		op := deleteOp(l.Path)
 		op.GetDelete().IfVersion = l.IfVersion
@@ -151,8 +153,10 @@ func parseBatchLine(line []byte) (op *apiv1.Op, path string, size int, err error
 }
 
 func (l *batchLine) put() (*apiv1.PutRequest, error) {
-	r := &apiv1.PutRequest{Path: l.Path, IfVersion: l.IfVersion}
+	r := &apiv1.PutRequest{Path: l.Path, IfVersion: l.IfVersion, IfAbsent: l.IfAbsent}
 	switch {
+	case l.IfVersion != "" && l.IfAbsent:
+		return nil, usagef("if_version and if_absent exclude each other")
 	case l.Value != nil && l.ValueBase64 != nil:
 		return nil, usagef("value and value_base64 exclude each other")
 	case l.Value != nil:

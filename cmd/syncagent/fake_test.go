@@ -26,6 +26,7 @@ import (
 // ending in /poison fails.
 type fakeAgent struct {
 	apiv1connect.UnimplementedAgentHandler
+	apiv1connect.UnimplementedKVHandler
 
 	mu      sync.Mutex
 	clock   int

@@ -15,7 +15,11 @@ others by itself.
 
 VALUE is taken as it is. "-" reads standard input and "@FILE" a file, byte for byte:
 use them for secrets, which other users of the host can see in the arguments of a
-process. The limit is 256 KiB.`
+process. The limit is 256 KiB.
+
+--if-version and --if-absent are judged by what this agent shows at that moment. They
+keep programs of one host from overwriting each other; two hosts that write at the same
+time can both succeed, and the later write wins.`
 
 func (c *cli) putCmd() *cobra.Command {
 	var mode, ttl, ifVersion string

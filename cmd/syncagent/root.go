@@ -84,8 +84,8 @@ func (c *cli) addCommands(root *cobra.Command) {
 			root.AddCommand(cmd)
 		}
 	}
-	add("data", c.putCmd(), c.getCmd(), c.lsCmd(), c.rmCmd(), c.countCmd(), c.batchCmd(), c.watchCmd(), c.importCmd(),
-		c.mirrorCmd())
+	add("data", c.putCmd(), c.getCmd(), c.lsCmd(), c.rmCmd(), c.countCmd(), c.batchCmd(), c.watchCmd(), c.historyCmd(),
+		c.restoreCmd(), c.importCmd(), c.mirrorCmd())
 	add("setup", c.initCmd(), c.joinCmd(), c.tokenCmd(), c.agentCmd(), c.aclCmd(), c.configCmd(), c.completionCmd())
 	add("look", c.statusCmd(), c.peersCmd(), c.idCmd(), c.versionCmd())
 }

@@ -112,7 +112,9 @@ type Entry struct {
 	// True only in events and history.
 	Deleted bool `protobuf:"varint,9,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	// Absent unless asked for.
-	Value         []byte `protobuf:"bytes,10,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	Value []byte `protobuf:"bytes,10,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	// True only in history: this agent no longer holds the content. Size, mode and expiry are not known.
+	Dropped       bool `protobuf:"varint,11,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +219,13 @@ func (x *Entry) GetValue() []byte {
 	return nil
 }
 
+func (x *Entry) GetDropped() bool {
+	if x != nil {
+		return x.Dropped
+	}
+	return false
+}
+
 type PutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -229,7 +238,8 @@ type PutRequest struct {
 	//	*PutRequest_Expires
 	//	*PutRequest_Ttl
 	Expiry isPutRequest_Expiry `protobuf_oneof:"expiry"`
-	// Refuse unless this agent shows this version, with or without its index. Empty: write in any case.
+	// Refuse unless this agent shows this version, with or without its index. Empty: write in any case. It is judged by
+	// what this agent has: a write made elsewhere that has not arrived yet is not seen.
 	IfVersion string `protobuf:"bytes,6,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`
 	// Refuse unless this agent shows nothing at the path.
 	IfAbsent      bool `protobuf:"varint,7,opt,name=if_absent,json=ifAbsent,proto3" json:"if_absent,omitempty"`
@@ -595,6 +605,192 @@ func (x *WriteResponse) GetPaths() int64 {
 	return 0
 }
 
+type HistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// At most so many, 1 to 1000; 0: 100.
+	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Only this version, with or without its index. Empty: all.
+	Version       string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Values        bool   `protobuf:"varint,4,opt,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HistoryRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetValues() bool {
+	if x != nil {
+		return x.Values
+	}
+	return false
+}
+
+type HistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that lost are among them, and deletes. Content is kept for the time of store.history.
+	Entries []*Entry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// There are older ones.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HistoryResponse) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *HistoryResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type RestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// With or without its index.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// As in PutRequest.
+	IfVersion     string `protobuf:"bytes,3,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RestoreRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RestoreRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RestoreRequest) GetIfVersion() string {
+	if x != nil {
+		return x.IfVersion
+	}
+	return ""
+}
+
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -606,7 +802,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[6]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +814,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[6]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +827,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{6}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetRequest) GetPath() string {
@@ -657,7 +853,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[7]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +865,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[7]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +878,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{7}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetResponse) GetEntry() *Entry {
@@ -703,7 +899,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +911,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +924,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{8}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -756,7 +952,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +964,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +977,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{9}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListResponse) GetEntries() []*Entry {
@@ -807,7 +1003,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +1015,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +1028,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CountRequest) GetPrefix() string {
@@ -851,7 +1047,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1059,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1072,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CountResponse) GetCount() int64 {
@@ -899,7 +1095,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1107,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1120,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchRequest) GetPrefixes() []string {
@@ -958,7 +1154,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1166,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1179,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchResponse) GetEvents() []*Event {
@@ -1007,7 +1203,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1215,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1228,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Event) GetType() EventType {
@@ -1071,7 +1267,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1279,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1292,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
 }
 
 type StatusResponse struct {
@@ -1137,7 +1333,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1345,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1358,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StatusResponse) GetName() string {
@@ -1333,7 +1529,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1541,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1554,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Alarm) GetCode() string {
@@ -1414,7 +1610,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1622,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1635,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Peer) GetPeerId() string {
@@ -1542,7 +1738,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1750,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1763,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Mirror) GetPrefix() string {
@@ -1641,7 +1837,7 @@ type Trigger struct {
 
 func (x *Trigger) Reset() {
 	*x = Trigger{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1849,7 @@ func (x *Trigger) String() string {
 func (*Trigger) ProtoMessage() {}
 
 func (x *Trigger) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1862,7 @@ func (x *Trigger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trigger.ProtoReflect.Descriptor instead.
 func (*Trigger) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Trigger) GetPath() string {
@@ -1719,7 +1915,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1927,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1940,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
 }
 
 type PeersResponse struct {
@@ -1757,7 +1953,7 @@ type PeersResponse struct {
 
 func (x *PeersResponse) Reset() {
 	*x = PeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1965,7 @@ func (x *PeersResponse) String() string {
 func (*PeersResponse) ProtoMessage() {}
 
 func (x *PeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1978,7 @@ func (x *PeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersResponse.ProtoReflect.Descriptor instead.
 func (*PeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PeersResponse) GetPeers() []*Peer {
@@ -1807,7 +2003,7 @@ type PausePeersRequest struct {
 
 func (x *PausePeersRequest) Reset() {
 	*x = PausePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2015,7 @@ func (x *PausePeersRequest) String() string {
 func (*PausePeersRequest) ProtoMessage() {}
 
 func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2028,7 @@ func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersRequest.ProtoReflect.Descriptor instead.
 func (*PausePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
 }
 
 type PausePeersResponse struct {
@@ -1843,7 +2039,7 @@ type PausePeersResponse struct {
 
 func (x *PausePeersResponse) Reset() {
 	*x = PausePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +2051,7 @@ func (x *PausePeersResponse) String() string {
 func (*PausePeersResponse) ProtoMessage() {}
 
 func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +2064,7 @@ func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersResponse.ProtoReflect.Descriptor instead.
 func (*PausePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
 }
 
 type ResumePeersRequest struct {
@@ -1879,7 +2075,7 @@ type ResumePeersRequest struct {
 
 func (x *ResumePeersRequest) Reset() {
 	*x = ResumePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2087,7 @@ func (x *ResumePeersRequest) String() string {
 func (*ResumePeersRequest) ProtoMessage() {}
 
 func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2100,7 @@ func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersRequest.ProtoReflect.Descriptor instead.
 func (*ResumePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
 }
 
 type ResumePeersResponse struct {
@@ -1915,7 +2111,7 @@ type ResumePeersResponse struct {
 
 func (x *ResumePeersResponse) Reset() {
 	*x = ResumePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2123,7 @@ func (x *ResumePeersResponse) String() string {
 func (*ResumePeersResponse) ProtoMessage() {}
 
 func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2136,7 @@ func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersResponse.ProtoReflect.Descriptor instead.
 func (*ResumePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
 }
 
 type IDRequest struct {
@@ -1951,7 +2147,7 @@ type IDRequest struct {
 
 func (x *IDRequest) Reset() {
 	*x = IDRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2159,7 @@ func (x *IDRequest) String() string {
 func (*IDRequest) ProtoMessage() {}
 
 func (x *IDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2172,7 @@ func (x *IDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDRequest.ProtoReflect.Descriptor instead.
 func (*IDRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
 }
 
 type IDResponse struct {
@@ -1991,7 +2187,7 @@ type IDResponse struct {
 
 func (x *IDResponse) Reset() {
 	*x = IDResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2199,7 @@ func (x *IDResponse) String() string {
 func (*IDResponse) ProtoMessage() {}
 
 func (x *IDResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2212,7 @@ func (x *IDResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDResponse.ProtoReflect.Descriptor instead.
 func (*IDResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *IDResponse) GetName() string {
@@ -2048,7 +2244,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2256,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2269,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
 }
 
 type ShowResponse struct {
@@ -2089,7 +2285,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2297,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2310,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -2148,7 +2344,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2356,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2369,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -2194,7 +2390,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2402,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2415,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -2250,7 +2446,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2262,7 +2458,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2275,7 +2471,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -2303,7 +2499,7 @@ var File_agent_api_v1_syncagent_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\n" +
-	"\x1cagent/api/v1/syncagent.proto\x12\fsyncagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n" +
+	"\x1cagent/api/v1/syncagent.proto\x12\fsyncagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x02\n" +
 	"\x05Entry\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
@@ -2315,7 +2511,8 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\aexpires\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x18\n" +
 	"\adeleted\x18\t \x01(\bR\adeleted\x12\x19\n" +
 	"\x05value\x18\n" +
-	" \x01(\fH\x01R\x05value\x88\x01\x01B\a\n" +
+	" \x01(\fH\x01R\x05value\x88\x01\x01\x12\x18\n" +
+	"\adropped\x18\v \x01(\bR\adroppedB\a\n" +
 	"\x05_modeB\b\n" +
 	"\x06_value\"\x85\x02\n" +
 	"\n" +
@@ -2344,7 +2541,20 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\rWriteResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03hlc\x18\x02 \x01(\tR\x03hlc\x12\x14\n" +
-	"\x05paths\x18\x03 \x01(\x03R\x05paths\"E\n" +
+	"\x05paths\x18\x03 \x01(\x03R\x05paths\"l\n" +
+	"\x0eHistoryRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
+	"\x06values\x18\x04 \x01(\bR\x06values\"T\n" +
+	"\x0fHistoryResponse\x12-\n" +
+	"\aentries\x18\x01 \x03(\v2\x13.syncagent.v1.EntryR\aentries\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"]\n" +
+	"\x0eRestoreRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"if_version\x18\x03 \x01(\tR\tifVersion\"E\n" +
 	"\n" +
 	"GetRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
@@ -2476,7 +2686,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x11EVENT_TYPE_DELETE\x10\x02\x12\x15\n" +
 	"\x11EVENT_TYPE_SYNCED\x10\x03\x12\x14\n" +
 	"\x10EVENT_TYPE_RESET\x10\x04\x12\x15\n" +
-	"\x11EVENT_TYPE_POLICY\x10\x052\xcb\x03\n" +
+	"\x11EVENT_TYPE_POLICY\x10\x052\xd9\x04\n" +
 	"\x02KV\x12<\n" +
 	"\x03Put\x12\x18.syncagent.v1.PutRequest\x1a\x1b.syncagent.v1.WriteResponse\x12:\n" +
 	"\x03Get\x12\x18.syncagent.v1.GetRequest\x1a\x19.syncagent.v1.GetResponse\x12?\n" +
@@ -2484,7 +2694,9 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x05Count\x12\x1a.syncagent.v1.CountRequest\x1a\x1b.syncagent.v1.CountResponse\x12B\n" +
 	"\x06Delete\x12\x1b.syncagent.v1.DeleteRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
 	"\x05Batch\x12\x1a.syncagent.v1.BatchRequest\x1a\x1b.syncagent.v1.WriteResponse\x12B\n" +
-	"\x05Watch\x12\x1a.syncagent.v1.WatchRequest\x1a\x1b.syncagent.v1.WatchResponse0\x012\xec\x02\n" +
+	"\x05Watch\x12\x1a.syncagent.v1.WatchRequest\x1a\x1b.syncagent.v1.WatchResponse0\x01\x12F\n" +
+	"\aHistory\x12\x1c.syncagent.v1.HistoryRequest\x1a\x1d.syncagent.v1.HistoryResponse\x12D\n" +
+	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse2\xec\x02\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
 	"\x05Peers\x12\x1a.syncagent.v1.PeersRequest\x1a\x1b.syncagent.v1.PeersResponse\x12O\n" +
@@ -2509,7 +2721,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(EventType)(0),                // 0: syncagent.v1.EventType
 	(*Entry)(nil),                 // 1: syncagent.v1.Entry
@@ -2518,88 +2730,96 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*Op)(nil),                    // 4: syncagent.v1.Op
 	(*BatchRequest)(nil),          // 5: syncagent.v1.BatchRequest
 	(*WriteResponse)(nil),         // 6: syncagent.v1.WriteResponse
-	(*GetRequest)(nil),            // 7: syncagent.v1.GetRequest
-	(*GetResponse)(nil),           // 8: syncagent.v1.GetResponse
-	(*ListRequest)(nil),           // 9: syncagent.v1.ListRequest
-	(*ListResponse)(nil),          // 10: syncagent.v1.ListResponse
-	(*CountRequest)(nil),          // 11: syncagent.v1.CountRequest
-	(*CountResponse)(nil),         // 12: syncagent.v1.CountResponse
-	(*WatchRequest)(nil),          // 13: syncagent.v1.WatchRequest
-	(*WatchResponse)(nil),         // 14: syncagent.v1.WatchResponse
-	(*Event)(nil),                 // 15: syncagent.v1.Event
-	(*StatusRequest)(nil),         // 16: syncagent.v1.StatusRequest
-	(*StatusResponse)(nil),        // 17: syncagent.v1.StatusResponse
-	(*Alarm)(nil),                 // 18: syncagent.v1.Alarm
-	(*Peer)(nil),                  // 19: syncagent.v1.Peer
-	(*Mirror)(nil),                // 20: syncagent.v1.Mirror
-	(*Trigger)(nil),               // 21: syncagent.v1.Trigger
-	(*PeersRequest)(nil),          // 22: syncagent.v1.PeersRequest
-	(*PeersResponse)(nil),         // 23: syncagent.v1.PeersResponse
-	(*PausePeersRequest)(nil),     // 24: syncagent.v1.PausePeersRequest
-	(*PausePeersResponse)(nil),    // 25: syncagent.v1.PausePeersResponse
-	(*ResumePeersRequest)(nil),    // 26: syncagent.v1.ResumePeersRequest
-	(*ResumePeersResponse)(nil),   // 27: syncagent.v1.ResumePeersResponse
-	(*IDRequest)(nil),             // 28: syncagent.v1.IDRequest
-	(*IDResponse)(nil),            // 29: syncagent.v1.IDResponse
-	(*ShowRequest)(nil),           // 30: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 31: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 32: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 33: syncagent.v1.ApplyResponse
-	(*ErrorInfo)(nil),             // 34: syncagent.v1.ErrorInfo
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*HistoryRequest)(nil),        // 7: syncagent.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 8: syncagent.v1.HistoryResponse
+	(*RestoreRequest)(nil),        // 9: syncagent.v1.RestoreRequest
+	(*GetRequest)(nil),            // 10: syncagent.v1.GetRequest
+	(*GetResponse)(nil),           // 11: syncagent.v1.GetResponse
+	(*ListRequest)(nil),           // 12: syncagent.v1.ListRequest
+	(*ListResponse)(nil),          // 13: syncagent.v1.ListResponse
+	(*CountRequest)(nil),          // 14: syncagent.v1.CountRequest
+	(*CountResponse)(nil),         // 15: syncagent.v1.CountResponse
+	(*WatchRequest)(nil),          // 16: syncagent.v1.WatchRequest
+	(*WatchResponse)(nil),         // 17: syncagent.v1.WatchResponse
+	(*Event)(nil),                 // 18: syncagent.v1.Event
+	(*StatusRequest)(nil),         // 19: syncagent.v1.StatusRequest
+	(*StatusResponse)(nil),        // 20: syncagent.v1.StatusResponse
+	(*Alarm)(nil),                 // 21: syncagent.v1.Alarm
+	(*Peer)(nil),                  // 22: syncagent.v1.Peer
+	(*Mirror)(nil),                // 23: syncagent.v1.Mirror
+	(*Trigger)(nil),               // 24: syncagent.v1.Trigger
+	(*PeersRequest)(nil),          // 25: syncagent.v1.PeersRequest
+	(*PeersResponse)(nil),         // 26: syncagent.v1.PeersResponse
+	(*PausePeersRequest)(nil),     // 27: syncagent.v1.PausePeersRequest
+	(*PausePeersResponse)(nil),    // 28: syncagent.v1.PausePeersResponse
+	(*ResumePeersRequest)(nil),    // 29: syncagent.v1.ResumePeersRequest
+	(*ResumePeersResponse)(nil),   // 30: syncagent.v1.ResumePeersResponse
+	(*IDRequest)(nil),             // 31: syncagent.v1.IDRequest
+	(*IDResponse)(nil),            // 32: syncagent.v1.IDResponse
+	(*ShowRequest)(nil),           // 33: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 34: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 35: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 36: syncagent.v1.ApplyResponse
+	(*ErrorInfo)(nil),             // 37: syncagent.v1.ErrorInfo
+	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	35, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	35, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	36, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	38, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	38, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	39, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	2,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	3,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	4,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
-	1,  // 6: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
-	1,  // 7: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
-	15, // 8: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
-	0,  // 9: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
-	1,  // 10: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
-	18, // 11: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
-	19, // 12: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
-	20, // 13: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
-	21, // 14: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	35, // 15: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	19, // 16: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	2,  // 17: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	7,  // 18: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	9,  // 19: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	11, // 20: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	3,  // 21: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	5,  // 22: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	13, // 23: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	16, // 24: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	22, // 25: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	24, // 26: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	26, // 27: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	28, // 28: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	30, // 29: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	32, // 30: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	6,  // 31: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	8,  // 32: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	10, // 33: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	12, // 34: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	6,  // 35: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	6,  // 36: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	14, // 37: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	17, // 38: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	23, // 39: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	25, // 40: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	27, // 41: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	29, // 42: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	31, // 43: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	33, // 44: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	31, // [31:45] is the sub-list for method output_type
-	17, // [17:31] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	1,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
+	1,  // 7: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
+	1,  // 8: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
+	18, // 9: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
+	0,  // 10: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
+	1,  // 11: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
+	21, // 12: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
+	22, // 13: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
+	23, // 14: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
+	24, // 15: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
+	38, // 16: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	22, // 17: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
+	2,  // 18: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	10, // 19: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	12, // 20: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	14, // 21: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	3,  // 22: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	5,  // 23: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	16, // 24: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	7,  // 25: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	9,  // 26: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	19, // 27: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	25, // 28: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	27, // 29: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	29, // 30: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	31, // 31: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	33, // 32: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	35, // 33: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	6,  // 34: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	11, // 35: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	13, // 36: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	15, // 37: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	6,  // 38: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	6,  // 39: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	17, // 40: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	8,  // 41: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	6,  // 42: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	20, // 43: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	26, // 44: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	28, // 45: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	30, // 46: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	32, // 47: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	34, // 48: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	36, // 49: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	34, // [34:50] is the sub-list for method output_type
+	18, // [18:34] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -2616,15 +2836,15 @@ func file_agent_api_v1_syncagent_proto_init() {
 		(*Op_Put)(nil),
 		(*Op_Delete)(nil),
 	}
-	file_agent_api_v1_syncagent_proto_msgTypes[18].OneofWrappers = []any{}
-	file_agent_api_v1_syncagent_proto_msgTypes[20].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[21].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -56,6 +56,10 @@ const (
 	KVBatchProcedure = "/syncagent.v1.KV/Batch"
 	// KVWatchProcedure is the fully-qualified name of the KV's Watch RPC.
 	KVWatchProcedure = "/syncagent.v1.KV/Watch"
+	// KVHistoryProcedure is the fully-qualified name of the KV's History RPC.
+	KVHistoryProcedure = "/syncagent.v1.KV/History"
+	// KVRestoreProcedure is the fully-qualified name of the KV's Restore RPC.
+	KVRestoreProcedure = "/syncagent.v1.KV/Restore"
 	// AgentStatusProcedure is the fully-qualified name of the Agent's Status RPC.
 	AgentStatusProcedure = "/syncagent.v1.Agent/Status"
 	// AgentPeersProcedure is the fully-qualified name of the Agent's Peers RPC.
@@ -89,6 +93,10 @@ type KVClient interface {
 	// Watch streams the present state, then EVENT_TYPE_SYNCED, then every change, until the caller leaves. With a
 	// cursor it streams what happened since, or EVENT_TYPE_RESET and the present state if the cursor is of no use.
 	Watch(context.Context, *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error)
+	// History gives the versions of one path that this agent knows, newest first.
+	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
+	// Restore writes the value and mode of a version from History anew. The result is a new version.
+	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error)
 }
 
 // NewKVClient constructs a client for the syncagent.v1.KV service. By default, it uses the Connect
@@ -144,18 +152,32 @@ func NewKVClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.
 			connect.WithSchema(kVMethods.ByName("Watch")),
 			connect.WithClientOptions(opts...),
 		),
+		history: connect.NewClient[v1.HistoryRequest, v1.HistoryResponse](
+			httpClient,
+			baseURL+KVHistoryProcedure,
+			connect.WithSchema(kVMethods.ByName("History")),
+			connect.WithClientOptions(opts...),
+		),
+		restore: connect.NewClient[v1.RestoreRequest, v1.WriteResponse](
+			httpClient,
+			baseURL+KVRestoreProcedure,
+			connect.WithSchema(kVMethods.ByName("Restore")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // kVClient implements KVClient.
 type kVClient struct {
-	put    *connect.Client[v1.PutRequest, v1.WriteResponse]
-	get    *connect.Client[v1.GetRequest, v1.GetResponse]
-	list   *connect.Client[v1.ListRequest, v1.ListResponse]
-	count  *connect.Client[v1.CountRequest, v1.CountResponse]
-	delete *connect.Client[v1.DeleteRequest, v1.WriteResponse]
-	batch  *connect.Client[v1.BatchRequest, v1.WriteResponse]
-	watch  *connect.Client[v1.WatchRequest, v1.WatchResponse]
+	put     *connect.Client[v1.PutRequest, v1.WriteResponse]
+	get     *connect.Client[v1.GetRequest, v1.GetResponse]
+	list    *connect.Client[v1.ListRequest, v1.ListResponse]
+	count   *connect.Client[v1.CountRequest, v1.CountResponse]
+	delete  *connect.Client[v1.DeleteRequest, v1.WriteResponse]
+	batch   *connect.Client[v1.BatchRequest, v1.WriteResponse]
+	watch   *connect.Client[v1.WatchRequest, v1.WatchResponse]
+	history *connect.Client[v1.HistoryRequest, v1.HistoryResponse]
+	restore *connect.Client[v1.RestoreRequest, v1.WriteResponse]
 }
 
 // Put calls syncagent.v1.KV.Put.
@@ -193,6 +215,16 @@ func (c *kVClient) Watch(ctx context.Context, req *connect.Request[v1.WatchReque
 	return c.watch.CallServerStream(ctx, req)
 }
 
+// History calls syncagent.v1.KV.History.
+func (c *kVClient) History(ctx context.Context, req *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error) {
+	return c.history.CallUnary(ctx, req)
+}
+
+// Restore calls syncagent.v1.KV.Restore.
+func (c *kVClient) Restore(ctx context.Context, req *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error) {
+	return c.restore.CallUnary(ctx, req)
+}
+
 // KVHandler is an implementation of the syncagent.v1.KV service.
 type KVHandler interface {
 	// Put writes one path. When it returns, the write is durable on this agent.
@@ -210,6 +242,10 @@ type KVHandler interface {
 	// Watch streams the present state, then EVENT_TYPE_SYNCED, then every change, until the caller leaves. With a
 	// cursor it streams what happened since, or EVENT_TYPE_RESET and the present state if the cursor is of no use.
 	Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error
+	// History gives the versions of one path that this agent knows, newest first.
+	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
+	// Restore writes the value and mode of a version from History anew. The result is a new version.
+	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error)
 }
 
 // NewKVHandler builds an HTTP handler from the service implementation. It returns the path on which
@@ -261,6 +297,18 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 		connect.WithSchema(kVMethods.ByName("Watch")),
 		connect.WithHandlerOptions(opts...),
 	)
+	kVHistoryHandler := connect.NewUnaryHandler(
+		KVHistoryProcedure,
+		svc.History,
+		connect.WithSchema(kVMethods.ByName("History")),
+		connect.WithHandlerOptions(opts...),
+	)
+	kVRestoreHandler := connect.NewUnaryHandler(
+		KVRestoreProcedure,
+		svc.Restore,
+		connect.WithSchema(kVMethods.ByName("Restore")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/syncagent.v1.KV/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case KVPutProcedure:
@@ -277,6 +325,10 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 			kVBatchHandler.ServeHTTP(w, r)
 		case KVWatchProcedure:
 			kVWatchHandler.ServeHTTP(w, r)
+		case KVHistoryProcedure:
+			kVHistoryHandler.ServeHTTP(w, r)
+		case KVRestoreProcedure:
+			kVRestoreHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -312,6 +364,14 @@ func (UnimplementedKVHandler) Batch(context.Context, *connect.Request[v1.BatchRe
 
 func (UnimplementedKVHandler) Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Watch is not implemented"))
+}
+
+func (UnimplementedKVHandler) History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.History is not implemented"))
+}
+
+func (UnimplementedKVHandler) Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Restore is not implemented"))
 }
 
 // AgentClient is a client for the syncagent.v1.Agent service.

@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect"
+
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore"
+	"syncagent/crdtstore/record"
+)
+
+const (
+	defaultHistory = 100
+	maxHistory     = 1000
+)
+
+// History serves the known versions of one path.
+func (k *kv) History(_ context.Context, r *connect.Request[apiv1.HistoryRequest]) (*connect.Response[apiv1.HistoryResponse], error) {
+	limit := int(r.Msg.GetLimit())
+	switch {
+	case limit == 0:
+		limit = defaultHistory
+	case limit < 0 || limit > maxHistory:
+		return nil, badRequest("limit: want 1 to %d, not %d", maxHistory, limit)
+	}
+	only, err := preconditionOf(r.Msg.GetVersion(), false)
+	if err != nil {
+		return nil, err
+	}
+	items, err := k.history(r.Msg.GetPath(), r.Msg.GetValues())
+	if err != nil {
+		return nil, err
+	}
+	out, l, size := &apiv1.HistoryResponse{}, labels{policy: k.store.Policy()}, 0
+	for i := range items {
+		if only != nil && !sameVersion(*only, items[i].Version) {
+			continue
+		}
+		if len(out.Entries) == limit || size > record.MaxWriteBytes {
+			out.More = true
+			break
+		}
+		size += len(items[i].Value)
+		out.Entries = append(out.Entries, l.past(&items[i]))
+	}
+	if len(out.Entries) == 0 {
+		return nil, unknownVersion(r.Msg.GetPath(), r.Msg.GetVersion())
+	}
+	return connect.NewResponse(out), nil
+}
+
+// past is entry for a version of history.
+func (l *labels) past(i *crdtstore.Item) *apiv1.Entry {
+	e := l.entry(i)
+	if i.Size < 0 {
+		e.Size, e.Dropped = 0, true
+	}
+	return e
+}
+
+// history reads the versions of a path for a caller, or tells that it may not.
+func (k *kv) history(path string, values bool) ([]crdtstore.Item, error) {
+	snap, err := k.readable(path)
+	if err != nil {
+		return nil, err
+	}
+	defer snap.Close()
+	return snap.History(path, values)
+}
+
+// Restore serves the way back to an earlier version: a new write with the same value and mode. An expiry is not taken
+// over: it may have passed, and the new write is another one.
+func (k *kv) Restore(ctx context.Context, r *connect.Request[apiv1.RestoreRequest]) (*connect.Response[apiv1.WriteResponse], error) {
+	path := r.Msg.GetPath()
+	want, err := preconditionOf(r.Msg.GetVersion(), false)
+	if err == nil && want == nil {
+		err = badRequest("name a version")
+	}
+	if err != nil {
+		return nil, err
+	}
+	op := crdtstore.Op{Path: path}
+	if op.IfVersion, err = preconditionOf(r.Msg.GetIfVersion(), false); err != nil {
+		return nil, err
+	}
+	if err := checkWritable(path); err != nil {
+		return nil, err
+	}
+	items, err := k.history(path, true)
+	if err != nil {
+		return nil, err
+	}
+	for i := range items {
+		item := &items[i]
+		switch {
+		case !sameVersion(*want, item.Version):
+			continue
+		case item.Deleted:
+			return nil, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("version %s of %s is a delete or has expired", r.Msg.GetVersion(), path),
+				Hint: "syncagent rm deletes; syncagent history shows which versions have a value"}
+		case item.Size < 0:
+			return nil, &Error{Code: CodeNotFound, Message: fmt.Sprintf("version %s of %s is known, but its value is no longer held here", r.Msg.GetVersion(), path),
+				Hint: "superseded values are kept for store.history; another agent may keep them longer"}
+		}
+		op.Value, op.Mode = item.Value, item.Mode
+		return k.write(ctx, []crdtstore.Op{op})
+	}
+	return nil, unknownVersion(path, r.Msg.GetVersion())
+}
+
+// sameVersion compares where want may stand for any index of its write.
+func sameVersion(want, have record.Version) bool {
+	if want.Index == crdtstore.AnyIndex {
+		want.Index = have.Index
+	}
+	return want == have
+}
+
+func unknownVersion(path, version string) error {
+	return &Error{Code: CodeNotFound, Message: fmt.Sprintf("%s has no version %s here", path, version), Hint: "syncagent history lists the versions"}
+}
