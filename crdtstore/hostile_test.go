@@ -12,7 +12,7 @@ import (
 // forge makes a valid block of its own origin on top of the given blocks.
 func (n *testNet) forge(key ed25519.PrivateKey, incarnation, seq uint64, prev record.Digest, priority uint64, links []record.Digest, writes ...*record.Write) []byte {
 	b := &record.Bundle{Origin: record.KeyOf(key), Incarnation: incarnation, Seq: seq, Prev: prev, Writes: writes}
-	b.Sign(key, n.id)
+	b.Sign(key, n.id, links)
 	return record.EncodeBlock(links, priority, b.Encode())
 }
 
@@ -95,5 +95,27 @@ func TestG6_EntryUnderAForeignPath(t *testing.T) {
 	}
 	if st := a.Stats(); st.Unready != 0 || st.Missing != 0 {
 		t.Fatalf("void slots are waited for: %+v", st)
+	}
+}
+
+func TestG10_WrappedBundleIsRefused(t *testing.T) {
+	n, a, b, _ := three(t, 1)
+	a.put("/p", "v")
+	var raw []byte
+	if err := a.Missing(context.Background(), nil, b.self, func(p record.Parcel) error { raw = p.Block; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	good, err := record.ParseBlock(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := n.forge(testKey("c"), 1, 1, record.Digest{}, 2, []record.Digest{n.genesisDigest()})
+	wrapped := record.EncodeBlock([]record.Digest{record.DigestOf(other)}, 3, good.Encode())
+	res, err := a.Ingest(context.Background(), b.self, []record.Parcel{{Block: other}, {Block: wrapped}})
+	if err != nil || res.New != 1 || res.Invalid == nil {
+		t.Fatalf("an honest bundle on other links: %+v, %v", res, err)
+	}
+	if a.alarmed("identity-reused") || a.alarmed("fork") {
+		t.Fatal("the origin is blamed")
 	}
 }

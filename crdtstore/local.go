@@ -216,7 +216,7 @@ func (t *turn) publishBundle(writes []*localWrite) error {
 		b.Writes = append(b.Writes, l.write)
 		entries = append(entries, l.entries...)
 	}
-	b.Sign(t.s.key, t.s.network)
+	b.Sign(t.s.key, t.s.network, t.dag.sortedHeads())
 	block, err := t.s.engine.put(b.Encode())
 	if err != nil {
 		return err

@@ -154,13 +154,7 @@ func (d *dagState) sortedHeads() []record.Digest {
 }
 
 // seal computes the block digest: SHA-256 over the heads' digests in ascending order.
-func (d *dagState) seal() {
-	h := sha256.New()
-	for _, head := range d.sortedHeads() {
-		h.Write(head[:])
-	}
-	h.Sum(d.digest[:0])
-}
+func (d *dagState) seal() { d.digest = record.LinksDigest(d.sortedHeads()) }
 
 // add notes a new block.
 func (d *dagState) add(b *record.Block) {

@@ -324,7 +324,7 @@ func (r *fakeReplica) seal(u *record.Bundle, links []record.Digest) *record.Bloc
 	for _, l := range links {
 		priority = max(priority, r.blocks[l].Priority)
 	}
-	u.Sign(r.key, testNetwork)
+	u.Sign(r.key, testNetwork, links)
 	b, err := record.ParseBlock(record.EncodeBlock(links, priority+1, u.Encode()))
 	if err != nil {
 		panic(err)

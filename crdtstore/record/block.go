@@ -158,7 +158,7 @@ func (d *decoder) field(num byte) []byte {
 
 // Verify checks all signatures of the block. It is the costly part of the block rule (about 50 us a signature) and
 // depends on nothing but the bytes.
-func (b *Block) Verify(network NetworkID) error { return b.Bundle.Verify(network) }
+func (b *Block) Verify(network NetworkID) error { return b.Bundle.Verify(network, b.Links) }
 
 // Header is what the block rule needs to know of a block that another one names.
 type Header struct {

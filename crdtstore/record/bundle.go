@@ -40,14 +40,31 @@ func (u *Bundle) appendUnsigned(b []byte) []byte {
 // Encode gives the canonical bytes of a signed bundle.
 func (u *Bundle) Encode() []byte { return append(u.appendUnsigned(nil), u.Sig...) }
 
-// Sign sets the origin's signature.
-func (u *Bundle) Sign(priv ed25519.PrivateKey, network NetworkID) {
-	u.Sig = Sign(priv, bundleContext, network, sha256.Sum256(u.appendUnsigned(nil)))
+// signedHash is what the origin signs: the bundle and the links of its block. Without the links anybody could wrap the
+// bundle into a second valid block, and the origin would seem to have forked its chain.
+func (u *Bundle) signedHash(links []Digest) [32]byte {
+	base := LinksDigest(links)
+	return sha256.Sum256(append(u.appendUnsigned(nil), base[:]...))
 }
 
-// Verify checks the origin's signature and that of every write that carries its own.
-func (u *Bundle) Verify(network NetworkID) error {
-	if !u.Origin.Verify(bundleContext, network, sha256.Sum256(u.appendUnsigned(nil)), u.Sig) {
+// LinksDigest is the SHA-256 of digests in the order given. Over the ascending heads it is a replica's block digest.
+func LinksDigest(links []Digest) (sum [32]byte) {
+	h := sha256.New()
+	for i := range links {
+		h.Write(links[i][:])
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// Sign sets the origin's signature, for a block with these links in ascending order.
+func (u *Bundle) Sign(priv ed25519.PrivateKey, network NetworkID, links []Digest) {
+	u.Sig = Sign(priv, bundleContext, network, u.signedHash(links))
+}
+
+// Verify checks the origin's signature for a block with these links, and that of every write that carries its own.
+func (u *Bundle) Verify(network NetworkID, links []Digest) error {
+	if !u.Origin.Verify(bundleContext, network, u.signedHash(links), u.Sig) {
 		return formatError("the origin's signature does not fit")
 	}
 	for i, w := range u.Writes {

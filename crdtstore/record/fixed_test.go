@@ -69,10 +69,17 @@ func relayedWrite(author int, numbers ...int) *Write {
 	return w
 }
 
-// fixedBundle is a signed bundle of key 1.
+// onGenesis are the links of a first block.
+func onGenesis() []Digest { return []Digest{genesisDigest()} }
+
+// fixedBundle is a bundle of key 1, signed for a block on the genesis block.
 func fixedBundle(seq uint64, prev Digest, writes ...*Write) *Bundle {
+	return fixedBundleOn(onGenesis(), seq, prev, writes...)
+}
+
+func fixedBundleOn(links []Digest, seq uint64, prev Digest, writes ...*Write) *Bundle {
 	u := &Bundle{Origin: KeyOf(fixedKey(1)), Incarnation: 0x1122334455667788, Seq: seq, Prev: prev, Writes: writes}
-	u.Sign(fixedKey(1), fixedNetwork())
+	u.Sign(fixedKey(1), fixedNetwork(), links)
 	return u
 }
 
@@ -81,7 +88,7 @@ func genesisDigest() Digest { return DigestOf(GenesisBlock(fixedNetwork(), 0)) }
 // fixedBlock is the first block of key 1: a write of its own and one that key 2 signed.
 func fixedBlock() []byte {
 	u := fixedBundle(1, Digest{}, fixedWrite(1, 1, 2), relayedWrite(2, 3))
-	return EncodeBlock([]Digest{genesisDigest()}, 2, u.Encode())
+	return EncodeBlock(onGenesis(), 2, u.Encode())
 }
 
 // mergeBlock is the second block of key 1, without writes, on the first one and another.
@@ -89,5 +96,5 @@ func mergeBlock() []byte {
 	first := DigestOf(fixedBlock())
 	links := []Digest{first, Digest(fixedHash("block", 0))}
 	slices.SortFunc(links, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
-	return EncodeBlock(links, 3, fixedBundle(2, first).Encode())
+	return EncodeBlock(links, 3, fixedBundleOn(links, 2, first).Encode())
 }

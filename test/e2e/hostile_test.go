@@ -117,9 +117,9 @@ func (r *rogue) forge(t *testing.T, author ed25519.PrivateKey, incarnation uint6
 		w.Sign(author, r.network)
 	}
 	b := record.Bundle{Origin: record.KeyOf(r.key), Incarnation: incarnation, Seq: 1, Writes: []*record.Write{w}}
-	b.Sign(r.key, r.network)
-	genesis := record.DigestOf(record.GenesisBlock(r.network, 0))
-	block := record.EncodeBlock([]record.Digest{genesis}, 2, b.Encode())
+	links := []record.Digest{record.DigestOf(record.GenesisBlock(r.network, 0))}
+	b.Sign(r.key, r.network, links)
+	block := record.EncodeBlock(links, 2, b.Encode())
 	r.liar.smuggled[record.DigestOf(block)] = [][]byte{e.Encode()}
 	ctx, cancel := within(t.Context())
 	defer cancel()
