@@ -109,12 +109,20 @@ func (n *testNet) start(name string, disk *memKV) *node {
 
 func (n *testNet) startOn(name string, disk *memKV, dir string) *node {
 	n.t.Helper()
-	nd := &node{t: n.t, name: name, disk: disk, clock: &offsetClock{testClock: n.clock, offset: n.offset}, done: make(chan struct{})}
 	o := n.options(name)
-	o.Clock, o.Dir = nd.clock, dir
+	o.Dir = dir
 	if disk != nil {
 		o.kv = disk
 	}
+	return n.run(name, o)
+}
+
+// run opens a store with these options and runs it.
+func (n *testNet) run(name string, o Options) *node {
+	n.t.Helper()
+	disk, _ := o.kv.(*memKV)
+	nd := &node{t: n.t, name: name, disk: disk, clock: &offsetClock{testClock: n.clock, offset: n.offset}, done: make(chan struct{})}
+	o.Clock = nd.clock
 	o.OnCommit = func(out []record.Outgoing) {
 		nd.mu.Lock()
 		defer nd.mu.Unlock()

@@ -167,7 +167,7 @@ func (s *Store) loadPolicies(v view) error {
 		s.counters.generation++
 		s.counters.place = record.Tag{}
 	}
-	if in := acl.Effective(s.texts); in != nil {
+	if in := s.effective(s.texts); in != nil {
 		s.force.Store(&inForce{acl.Compile(s.network, in, s.texts), s.counters.generation})
 	}
 	return nil

@@ -63,6 +63,21 @@ func (s *Store) Policies() [][]byte {
 	return texts
 }
 
+// effective gives the text in force, nil if there is none: the highest of those that are not older than the floor. Older
+// ones are kept for their revoke lines.
+func (s *Store) effective(texts []*acl.Signed) *acl.Signed {
+	in := acl.Effective(append(slices.Clone(texts), s.floor))
+	if in == s.floor { // no text is newer; the floor itself may be among them
+		for _, p := range texts {
+			if p.Serial == s.floor.Serial && p.Hash == s.floor.Hash {
+				return p
+			}
+		}
+		return nil
+	}
+	return in
+}
+
 // fingerprint names a set of policy texts.
 func fingerprint(texts []*acl.Signed) [32]byte {
 	hashes := make([][]byte, len(texts))
@@ -81,9 +96,9 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 			return s.addSignatures(i, req)
 		}
 	}
-	before := acl.Effective(s.texts)
+	before := s.effective(s.texts)
 	texts := append(slices.Clone(s.texts), req.signed)
-	in := acl.Effective(texts)
+	in := s.effective(texts)
 	if before != nil && before.Serial == req.signed.Serial {
 		s.alarm("policy-twins", fmt.Sprintf("two policies with serial %d exist; the one with the higher hash is in force; "+
 			"apply one with a higher serial", before.Serial))
@@ -112,6 +127,11 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	s.force.Store(&inForce{acl.Compile(s.network, in, kept), c.generation})
 	s.publishStats()
 	s.ring()
+	if in == nil {
+		req.done <- fmt.Errorf("%w: serial %d is older than %d, which was in force when this host joined", ErrPolicy,
+			req.signed.Serial, s.floor.Serial)
+		return nil
+	}
 	if s.onPolicy != nil && in != before {
 		s.onPolicy()
 	}

@@ -32,6 +32,11 @@ type Options struct {
 	Key     ed25519.PrivateKey // this agent's identity
 	Admins  []record.PublicKey // pinned: whose policies count
 
+	// MinSerial and MinHash are the policy that was in force when this host joined: older ones never come into force
+	// here. Optional.
+	MinSerial uint64
+	MinHash   [32]byte
+
 	History time.Duration // optional: keep superseded entries longer than 7 days
 	MinFree uint64        // optional: bytes of free disk below which writes are refused
 	Clock   Clock         // optional
@@ -54,6 +59,7 @@ type Store struct {
 	key      ed25519.PrivateKey
 	self     record.PublicKey
 	admins   []record.PublicKey
+	floor    *acl.Signed // no older policy comes into force
 	history  time.Duration
 	dir      string
 	minFree  uint64
@@ -118,6 +124,7 @@ func Open(o Options) (*Store, error) {
 		network: o.Network, key: o.Key, self: record.KeyOf(o.Key), admins: o.Admins, history: max(o.History, horizon),
 		dir: o.Dir, minFree: o.MinFree, clock: o.Clock, rand: o.Rand, log: o.Log, onCommit: o.OnCommit,
 		onPolicy: o.OnPolicy, onWants: o.OnWants, alarmFn: o.Alarm, kv: o.kv,
+		floor: &acl.Signed{Serial: o.MinSerial, Hash: o.MinHash},
 		inbox: make(chan any, 256), stopped: make(chan struct{}),
 		index: newPathIndex(), parked: newParking(), early: newEarlyEntries(), wants: newWants(),
 		unready: make(map[record.ID]*unreadyWrite), unreadyAt: make(map[record.Tag]map[record.ID]bool),

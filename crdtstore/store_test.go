@@ -615,3 +615,26 @@ func TestSecondSignatureOfAPolicyIsKept(t *testing.T) {
 		t.Fatal("the policy went with its first signer")
 	}
 }
+
+func TestPolicyOlderThanTheJoinTokenStaysOut(t *testing.T) {
+	n := newTestNet(t, 1)
+	old := n.policy(hosts, "a peer", "a / rw", "revoke "+record.KeyOf(testKey("c")).String())
+	joined := n.openPolicy()
+	now, err := acl.ParseSigned(joined)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := n.options("a")
+	o.kv, o.MinSerial, o.MinHash = newMemKV(), now.Serial, now.Hash
+	a := n.run("a", o)
+	if err := a.SetPolicy(context.Background(), old); !errors.Is(err, ErrPolicy) || a.Policy() != nil {
+		t.Fatalf("an older policy: %v, in force %v", err, a.Policy().Serial())
+	}
+	a.apply(joined)
+	if a.Policy().Serial() != now.Serial {
+		t.Fatal("the policy of the token is not in force")
+	}
+	if a.Policy().Member(record.KeyOf(testKey("c"))) {
+		t.Fatal("a revocation of an older text does not count")
+	}
+}
