@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"syncagent/acl"
 	"syncagent/crdtstore"
 	"syncagent/crdtstore/record"
 	"syncagent/p2p"
@@ -192,9 +193,12 @@ func (r *running) open() error {
 		return &Error{Code: CodeBadConfig, Message: fmt.Sprintf("make data_dir: %v", err), Err: err,
 			Hint: "the agent's user must be able to write " + filepath.Dir(c.DataDir)}
 	}
-	var err error
+	minSerial, minHash, err := policyFloor(c)
+	if err != nil {
+		return err
+	}
 	r.store, err = crdtstore.Open(crdtstore.Options{
-		Dir: c.DataDir, Network: a.network, Key: a.key, Admins: a.admins,
+		Dir: c.DataDir, Network: a.network, Key: a.key, Admins: a.admins, MinSerial: minSerial, MinHash: minHash,
 		History: time.Duration(c.Store.History), MinFree: uint64(c.Store.MinFree),
 		Log: a.log.With("part", "store"), Alarm: a.alarms.Set,
 		// The store calls these while Run serves, when node is set.
@@ -231,6 +235,27 @@ func (r *running) open() error {
 	}
 	r.socket, err = listenSocket(c.API)
 	return err
+}
+
+// policyFloor reads from the join token which policy was in force when this host joined. A host without the file, set
+// up by hand, has no floor.
+func policyFloor(c *Config) (serial uint64, hash [32]byte, err error) {
+	text, err := os.ReadFile(c.TokenFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, hash, nil
+	}
+	var t *acl.Token
+	if err == nil {
+		t, err = acl.ParseToken(strings.TrimSpace(string(text)))
+	}
+	if err == nil && t.Network.String() != c.Network {
+		err = fmt.Errorf("it is of network %s, the configuration of %s", t.Network, c.Network)
+	}
+	if err != nil {
+		return 0, hash, &Error{Code: CodeBadConfig, Message: fmt.Sprintf("join token %s: %v", c.TokenFile(), err), Err: err,
+			Hint: "put the token back by which this host joined; syncagent join wrote it"}
+	}
+	return t.PolicySerial, t.PolicyHash, nil
 }
 
 // close releases what open took. Listeners that were served are closed already.
@@ -297,6 +322,8 @@ func (r *running) serveFront(ctx context.Context) error {
 		group.Go(func() error { return serve(ctx, r.http, s.plainHandler(), a.log) })
 	}
 	group.Go(func() error { return r.mirrors.run(ctx) })
+	clock := clockGuard{peers: ownNetwork{r.node}.Peers, alarms: a.alarms, refuse: r.store.RefuseWrites}
+	group.Go(func() error { return clock.run(ctx) })
 	group.Go(func() error { return runTidy(ctx, debug.FreeOSMemory) })
 	if interval := watchdogInterval(); interval > 0 {
 		group.Go(func() error { return runWatchdog(ctx, interval, func() { r.store.Stats() }) })

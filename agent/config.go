@@ -122,5 +122,9 @@ func (c *Config) IdentityFile() string { return c.beside("identity.key") }
 // AdminKeyFile is where the admin key lies as long as it is kept on this host.
 func (c *Config) AdminKeyFile() string { return c.beside("admin.key") }
 
+// TokenFile is where a host keeps the token by which it knows its network: it names the policy that was in force when
+// the host joined, and the genesis that further tokens need.
+func (c *Config) TokenFile() string { return c.beside("network.token") }
+
 // PolicyFile is the signed policy that an agent without any takes at its start.
 func (c *Config) PolicyFile() string { return c.beside("policy.txt") }

@@ -120,7 +120,7 @@ func (c *cli) writeNetwork(ctx context.Context, cfg *agent.Config, g record.Gene
 	if err != nil {
 		return token, err
 	}
-	return token, writeFile(tokenFile(*cfg), []byte(token.text+"\n"), 0o644)
+	return token, writeFile(cfg.TokenFile(), []byte(token.text+"\n"), 0o644)
 }
 
 // newGenesis makes what a network's name is derived from.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -102,23 +101,18 @@ func (c *cli) printToken(ctx context.Context, cfg agent.Config, life time.Durati
 	return nil
 }
 
-// tokenFile is where a host keeps the token by which it knows its network: the genesis is needed for further tokens.
-func tokenFile(cfg agent.Config) string {
-	return filepath.Join(filepath.Dir(cfg.File), "network.token")
-}
-
 func loadToken(cfg agent.Config) (*acl.Token, error) {
-	text, err := readFile("token file", tokenFile(cfg), 64<<10)
+	text, err := readFile("token file", cfg.TokenFile(), 64<<10)
 	if err != nil {
 		return nil, err
 	}
 	t, err := acl.ParseToken(string(text))
 	if err != nil {
-		return nil, failf(exitUsage, "bad_token", "read %s: %w", tokenFile(cfg), err)
+		return nil, failf(exitUsage, "bad_token", "read %s: %w", cfg.TokenFile(), err)
 	}
 	if t.Network.String() != cfg.Network {
 		return nil, failf(exitError, "wrong_network", "%s is of network %s, the configuration of %s",
-			tokenFile(cfg), t.Network, cfg.Network)
+			cfg.TokenFile(), t.Network, cfg.Network)
 	}
 	return t, nil
 }
