@@ -80,7 +80,7 @@ func (c *cli) join(t *acl.Token, text string, f setupFlags, peers []string) erro
 	if err != nil {
 		return err
 	}
-	if err := writeFile(tokenFile(cfg), []byte(text+"\n"), 0o644); err != nil {
+	if err := writeFile(cfg.TokenFile(), []byte(text+"\n"), 0o644); err != nil {
 		return err
 	}
 	if err := saveConfig(old, cfg); err != nil {
