@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"context"
 	"fmt"
 
 	"syncagent/crdtstore/record"
@@ -257,5 +258,58 @@ func (t *turn) takeBack(cause error) error {
 		l.req.done <- writeResult{err: fmt.Errorf("store the write: %w", cause)}
 	}
 	t.local = kept
+	return nil
+}
+
+// Write stores operations as one atomic write and returns its version (index 0) once it is durable here. Errors:
+// *record.PathError, ErrTooLarge, ErrNoPolicy, ErrDenied, ErrNotFound, ErrPrecondition, ErrDiskFull, ErrClosed. If ctx
+// ends first the write may or may not have happened.
+func (s *Store) Write(ctx context.Context, ops []Op) (record.Version, error) {
+	if err := checkOps(ops); err != nil {
+		return record.Version{}, err
+	}
+	return s.write(ctx, &writeRequest{ops: ops, done: make(chan writeResult, 1)})
+}
+
+func (s *Store) write(ctx context.Context, req *writeRequest) (record.Version, error) {
+	if err := s.send(ctx, req); err != nil {
+		return record.Version{}, err
+	}
+	r, err := await(ctx, s, req.done)
+	if err != nil {
+		return record.Version{}, err
+	}
+	return r.version, r.err
+}
+
+// checkOps holds what can be said of a write without the store.
+func checkOps(ops []Op) error {
+	if len(ops) == 0 {
+		return fmt.Errorf("%w: a write of nothing", ErrTooLarge)
+	}
+	if len(ops) > record.MaxSlots {
+		return fmt.Errorf("%w: %d paths in one write, the limit is %d", ErrTooLarge, len(ops), record.MaxSlots)
+	}
+	seen := make(map[string]bool, len(ops))
+	total := 0
+	for i := range ops {
+		op := &ops[i]
+		if err := record.CheckPath(op.Path); err != nil {
+			return err
+		}
+		if seen[op.Path] {
+			return &record.PathError{Path: op.Path, Reason: "named twice in one write"}
+		}
+		seen[op.Path] = true
+		if len(op.Value) > record.MaxInlineValue {
+			return fmt.Errorf("%w: the value of %s is %d bytes, the limit is %d", ErrTooLarge, op.Path, len(op.Value), record.MaxInlineValue)
+		}
+		if op.Mode > record.MaxMode {
+			return fmt.Errorf("%w: mode %#o of %s, the limit is 0777", ErrTooLarge, op.Mode, op.Path)
+		}
+		if total += len(op.Path) + len(op.Value) + 64; total > record.MaxWriteBytes {
+			return fmt.Errorf("%w: more than %d MiB in one write", ErrTooLarge, record.MaxWriteBytes>>20)
+		}
+	}
 	return nil
 }

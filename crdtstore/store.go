@@ -19,12 +19,6 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// Clock is the time that a store goes by. It is a seam for tests.
-type Clock interface {
-	// Now gives the wall clock, which may jump, and a reading of a clock that only goes forward.
-	Now() (wall time.Time, monotonic time.Duration)
-}
-
 // Options say how to open a store. Zero values of the optional fields are fine.
 type Options struct {
 	Dir     string // data directory; the rows lie in Dir/store
@@ -109,13 +103,6 @@ type Store struct {
 	clockFault atomic.Pointer[string]
 	bellMu     sync.Mutex
 	bells      map[chan struct{}]struct{}
-}
-
-type systemClock struct{ start time.Time }
-
-func (c systemClock) Now() (time.Time, time.Duration) {
-	now := time.Now()
-	return now, now.Sub(c.start)
 }
 
 // Open opens the store in o.Dir, or makes it. It fails with ErrLocked, ErrNetwork or ErrCorrupt, wrapped.
@@ -334,19 +321,6 @@ func await[T any](ctx context.Context, s *Store, done <-chan T) (v T, err error)
 	}
 }
 
-// tick gives agent time in Unix milliseconds: the wall clock, but never back, neither by a clock step nor over a
-// restart.
-func (s *Store) tick() int64 {
-	wall, mono := s.clock.Now()
-	s.clockMu.Lock()
-	defer s.clockMu.Unlock()
-	// Whole milliseconds only are carried over, so that many short calls do not lose time.
-	elapsed := (mono - s.mono).Milliseconds()
-	s.mono += time.Duration(elapsed) * time.Millisecond
-	s.time = max(wall.UnixMilli(), s.time+elapsed)
-	return s.time
-}
-
 // Sync makes everything that reads can see survive a power cut. Local writes are synced before they are acknowledged;
 // who carries foreign ones further, to a file say, calls this first.
 func (s *Store) Sync() error { return s.kv.Sync() }
@@ -354,9 +328,6 @@ func (s *Store) Sync() error { return s.kv.Sync() }
 // RefuseWrites makes local writes fail with an error that wraps ErrClock, for as long as reason is not empty: a wrong
 // clock would put them behind, or far ahead of, everybody else's.
 func (s *Store) RefuseWrites(reason string) { s.clockFault.Store(&reason) }
-
-// AgentTime gives the clock that writes are stamped with.
-func (s *Store) AgentTime() time.Time { return time.UnixMilli(s.tick()).UTC() }
 
 func (s *Store) wakeAt(ms int64) {
 	if s.wake == 0 || ms < s.wake {

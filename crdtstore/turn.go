@@ -43,123 +43,12 @@ type turn struct {
 	out     []record.Outgoing
 }
 
-// pathState is a path that the turn touches: its slots in descending order, as far as loaded.
-type pathState struct {
-	key    record.Tag
-	slots  []*slot
-	whole  bool // all slots are loaded
-	isNew  bool // there is no row of it before this turn
-	dirty  bool // the verdict must be found (again)
-	judged bool // the verdict was found in this turn
-	result verdict
-	path   string // empty while no entry of it was ever seen
-}
-
-// judge finds the verdict.
-func (p *pathState) judge(r *rules) {
-	p.result, p.dirty, p.judged = resolve(p.slots, r), false, true
-}
-
 func (s *Store) newTurn() *turn {
 	return &turn{
 		s: s, view: s.kv.View(), now: s.tick(), policy: s.Policy(),
 		paths: make(map[record.Tag]*pathState), blind: make(map[record.Tag][]*slot), dag: s.dag.Load().clone(),
 		fresh: make(map[record.Digest]*record.Block), rows: newRows(), spill: make(map[record.ID][]byte),
 	}
-}
-
-// path loads a path's slots, a window of the highest unless whole is asked for.
-func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
-	p := t.paths[key]
-	if p != nil && (p.whole || !whole) {
-		return p, nil
-	}
-	fresh := &pathState{key: key, whole: true}
-	if p == nil && t.s.index.isNew(key) {
-		fresh.isNew = true
-		t.s.index.add(key)
-		t.paths[key] = fresh
-		return fresh, nil
-	}
-	held := false
-	err := t.view.Scan(slotKey(key, record.Version{})[:17], nil, true, func(k, value []byte) (bool, error) {
-		if !whole && held && len(fresh.slots) >= pathWindow {
-			fresh.whole = false
-			return false, nil
-		}
-		_, v, ok := parseSlotKey(k)
-		if !ok {
-			return false, fmt.Errorf("%w: slot key", ErrCorrupt)
-		}
-		s, err := decodeSlot(key, v, value)
-		if err != nil {
-			return false, err
-		}
-		if err := t.describe(s); err != nil {
-			return false, err
-		}
-		s.data = nil // borrowed; read again if it is needed
-		held = held || s.holds()
-		fresh.slots = append(fresh.slots, s)
-		return true, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(fresh.slots) == 0 {
-		t.s.index.add(key) // it may get some in this turn
-	}
-	for _, s := range t.blind[key] {
-		fresh.insert(s)
-	}
-	if p != nil { // widened: keep what the turn changed
-		for _, s := range p.slots {
-			fresh.insert(s)
-		}
-	}
-	fresh.dirty = p != nil && p.dirty
-	t.paths[key] = fresh
-	return fresh, nil
-}
-
-// describe notes what an inline entry says. An entry in a row of its own is read only when it is shown.
-func (t *turn) describe(s *slot) error {
-	if s.state == slotElsewhere {
-		return nil
-	}
-	return s.load(nil)
-}
-
-// insert puts a slot at its place, replacing the same version.
-func (p *pathState) insert(s *slot) {
-	i, found := slices.BinarySearchFunc(p.slots, s, func(a, b *slot) int { return b.version.Compare(a.version) })
-	if found {
-		p.slots[i] = s
-	} else {
-		p.slots = slices.Insert(p.slots, i, s)
-	}
-	p.dirty = true
-}
-
-func (p *pathState) find(v record.Version) *slot {
-	i, found := slices.BinarySearchFunc(p.slots, v, func(a *slot, v record.Version) int { return v.Compare(a.version) })
-	if !found {
-		return nil
-	}
-	return p.slots[i]
-}
-
-// name gives the path's name, if any slot tells it.
-func (p *pathState) name() string {
-	for _, s := range p.slots {
-		if p.path != "" {
-			break
-		}
-		if s.known && s.state != slotVoid {
-			p.path = s.path
-		}
-	}
-	return p.path
 }
 
 func (t *turn) rules() *rules {

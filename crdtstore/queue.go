@@ -1,0 +1,86 @@
+package crdtstore
+
+import (
+	"syncagent/crdtstore/record"
+)
+
+// parcel is a record.Parcel whose block was parsed and whose signatures were checked.
+type parcel struct {
+	block   *record.Block // nil: entries alone
+	entries [][]byte
+	byID    map[record.ID][]byte // the same, for a block's slots
+	bytes   int
+}
+
+func (p *parcel) size() int { return p.bytes }
+
+// ingestRequest is a caller waiting for what it delivered. Done is nil for blocks that leave the parking.
+type ingestRequest struct {
+	from    record.PublicKey
+	parcels []*parcel
+	next    int
+	result  record.Ingested
+	done    chan ingestResult
+}
+
+type ingestResult struct {
+	record.Ingested
+	err error
+}
+
+type answerRequest struct {
+	from    record.PublicKey
+	wants   []record.Want
+	answers []record.Answer
+	next    int
+	result  error
+	done    chan error
+}
+
+// queue is what the owner was asked to do and has not done yet.
+type queue struct {
+	policies []*policyRequest
+	ingests  []*ingestRequest
+	answers  []*answerRequest
+	writes   []*writeRequest
+}
+
+func (q *queue) empty() bool {
+	return len(q.policies)+len(q.ingests)+len(q.answers)+len(q.writes) == 0
+}
+
+func (q *queue) add(r any) {
+	switch r := r.(type) {
+	case *policyRequest:
+		q.policies = append(q.policies, r)
+	case *ingestRequest:
+		q.ingests = append(q.ingests, r)
+	case *answerRequest:
+		q.answers = append(q.answers, r)
+	case *writeRequest:
+		q.writes = append(q.writes, r)
+	}
+}
+
+// fail answers everybody who waits.
+func (q *queue) fail(err error) {
+	for _, r := range q.policies {
+		r.done <- err
+	}
+	for _, r := range q.ingests {
+		r.finish(err)
+	}
+	for _, r := range q.answers {
+		r.done <- err
+	}
+	for _, r := range q.writes {
+		r.done <- writeResult{err: err}
+	}
+	*q = queue{}
+}
+
+func (r *ingestRequest) finish(err error) {
+	if r.done != nil {
+		r.done <- ingestResult{r.result, err}
+	}
+}
