@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os/user"
 	"path/filepath"
@@ -56,9 +57,22 @@ type Options struct {
 	// MaxDelete is the part of the mirror's files that may be removed at once, up to 20 may always be. 0 means 0.5, from
 	// 1 on nothing is held.
 	MaxDelete float64
-	Triggers  *trigger.Runner // may be nil; the mirror runs it
-	Log       *slog.Logger
+	// Include and Exclude choose paths by patterns, see CheckPattern. What is left out is neither written nor removed.
+	Include, Exclude []string
+	Drift            Drift           // what becomes of local changes; empty means DriftRestore
+	Triggers         *trigger.Runner // may be nil; the mirror runs it
+	Log              *slog.Logger
 }
+
+// Drift says what a mirror does about a file of its own that somebody changed or removed on this host.
+type Drift string
+
+// The kinds of Drift. A local change that is kept lasts until the store shows another version of the path.
+const (
+	DriftRestore Drift = "restore" // undo it
+	DriftKeep    Drift = "keep"    // leave it
+	DriftReport  Drift = "report"  // leave it and name the path among the problems
+)
 
 // Mirror keeps one directory. Run and Once must not run at the same time; Status may be called at any time.
 type Mirror struct {
@@ -66,10 +80,14 @@ type Mirror struct {
 	o            Options
 	owner, group int
 	journalPath  string
+	filter       filter
 	trust        map[string]print // survives sessions; owned by Run or Once
+	agreed       chan struct{}    // rings when somebody confirmed the removals that are held
 
-	mu     sync.Mutex
-	status Status
+	mu        sync.Mutex
+	status    Status
+	held      map[string]struct{} // paths whose removal is held at present
+	confirmed map[string]struct{} // paths whose removal somebody agreed to
 }
 
 // State is one word about a mirror.
@@ -120,7 +138,15 @@ func New(src Source, o Options) (*Mirror, error) {
 	if o.MaxDelete < 0 {
 		return nil, fmt.Errorf("mirror %s: max_delete is negative", o.Dir)
 	}
-	m := &Mirror{src: src, o: withDefaults(o), trust: map[string]print{}}
+	m := &Mirror{src: src, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1)}
+	if m.filter, err = newFilter(o.Include, o.Exclude); err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", o.Dir, err)
+	}
+	switch m.o.Drift {
+	case DriftRestore, DriftKeep, DriftReport:
+	default:
+		return nil, fmt.Errorf("mirror %s: drift %q: want %s, %s or %s", o.Dir, o.Drift, DriftRestore, DriftKeep, DriftReport)
+	}
 	if m.owner, err = lookup(o.Owner, userID); err != nil {
 		return nil, fmt.Errorf("mirror %s: owner: %w", o.Dir, err)
 	}
@@ -142,6 +168,9 @@ func withDefaults(o Options) Options {
 	}
 	if o.MaxDelete == 0 {
 		o.MaxDelete = 0.5
+	}
+	if o.Drift == "" {
+		o.Drift = DriftRestore
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -187,6 +216,22 @@ func (m *Mirror) Status() Status {
 	s := m.status
 	s.Problems = append([]Problem(nil), s.Problems...)
 	return s
+}
+
+// Confirm agrees to the removals that are held at this moment, and to no others; Run makes them soon. It gives their
+// number, 0 if none are held.
+func (m *Mirror) Confirm() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.held) == 0 {
+		return 0
+	}
+	m.confirmed = maps.Clone(m.held)
+	select {
+	case m.agreed <- struct{}{}:
+	default:
+	}
+	return len(m.confirmed)
 }
 
 func (m *Mirror) setStatus(change func(*Status)) {
@@ -321,4 +366,20 @@ func pause(ctx context.Context, failures int) bool {
 	case <-t.C:
 		return true
 	}
+}
+
+// setHeld notes which removals are held, for Confirm.
+func (m *Mirror) setHeld(paths map[string]struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held = maps.Clone(paths)
+}
+
+// takeConfirmed gives the removals that somebody agreed to; each agreement counts for one pass.
+func (m *Mirror) takeConfirmed() map[string]struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.confirmed
+	m.confirmed = nil
+	return c
 }

@@ -45,6 +45,7 @@ type item struct {
 	have    have
 	base    base
 	based   bool
+	ignored bool           // the mirror's patterns leave it out
 	changed record.Version // what made us look, zero if unknown
 }
 
@@ -56,13 +57,16 @@ const (
 	write          // put the wanted content in place of whatever is there
 	remove         // the mirror wrote it and it is no longer wanted
 	forget         // as remove, but there is nothing of ours on disk any more
+	keep           // the local change stays
 )
 
-// decide is the whole policy of a mirror that pulls: what is wanted is put there, over whatever is at its name; what is
-// not wanted goes if and only if the mirror wrote it. A directory is never removed for the sake of a file, or taken for
+// decide is the whole policy of a mirror that pulls: what is wanted is put there, over whatever is at its name (a local
+// change of ours stays if drift says so); what is not wanted goes if and only if the mirror wrote it. A directory is never removed for the sake of a file, or taken for
 // one of ours.
-func decide(i item) action {
+func decide(i item, drift Drift) action {
 	switch {
+	case i.wanted && drift != DriftRestore && i.drifted():
+		return keep
 	case i.wanted:
 		if i.based && i.base.version == i.want.version && i.have.kind == regular && i.have.same && i.have.attrs {
 			return nothing
@@ -70,11 +74,16 @@ func decide(i item) action {
 		return write
 	case !i.based:
 		return nothing
-	case i.have.kind == absent, i.have.kind == directory:
+	case i.ignored, i.have.kind == absent, i.have.kind == directory:
 		return forget
 	default:
 		return remove
 	}
+}
+
+// drifted tells that what we put there was changed or removed by somebody else, and that nothing newer is wanted.
+func (i *item) drifted() bool {
+	return i.based && i.base.version == i.want.version && !(i.have.kind == regular && i.have.same)
 }
 
 // plan is what one pass has to do.
@@ -84,6 +93,7 @@ type plan struct {
 	remove []item // to remove last
 	forget []item
 	held   []item // would be removed, but that is too many at once
+	kept   []item // changed on this host, and left like that
 	fine   []string
 	none   []string // neither wanted nor ours: directories that were made for them may be idle
 }
@@ -91,13 +101,20 @@ type plan struct {
 // minHeld is how many files may always be removed at once.
 const minHeld = 20
 
-// makePlan decides about items. Owned is the number of files that the mirror wrote, share the part of them that may be
-// removed at once.
-func makePlan(items iter.Seq[item], owned int, share float64) plan {
+// rules are what a plan has to keep to.
+type rules struct {
+	drift     Drift
+	owned     int     // files that the mirror wrote
+	share     float64 // of them that may be removed at once
+	confirmed map[string]struct{}
+}
+
+// makePlan decides about items.
+func makePlan(items iter.Seq[item], r rules) plan {
 	var p plan
 	var doomed []item
 	for i := range items {
-		switch decide(i) {
+		switch decide(i, r.drift) {
 		case nothing:
 			p.fine = append(p.fine, i.path)
 		case write:
@@ -106,6 +123,8 @@ func makePlan(items iter.Seq[item], owned int, share float64) plan {
 			doomed = append(doomed, i)
 		case forget:
 			p.forget = append(p.forget, i)
+		case keep:
+			p.kept = append(p.kept, i)
 		}
 	}
 	slices.SortFunc(p.write, func(a, b item) int {
@@ -114,10 +133,7 @@ func makePlan(items iter.Seq[item], owned int, share float64) plan {
 		}
 		return strings.Compare(a.path, b.path)
 	})
-	if len(doomed) > minHeld && float64(len(doomed)) > share*float64(owned) {
-		p.held = doomed
-		return p
-	}
+	doomed, p.held = r.brake(doomed)
 	files, dirs := map[string]struct{}{}, map[string]struct{}{}
 	for _, i := range p.write {
 		files[i.path] = struct{}{}
@@ -137,6 +153,21 @@ func makePlan(items iter.Seq[item], owned int, share float64) plan {
 		}
 	}
 	return p
+}
+
+// brake gives the removals that may happen and those that are held: all that nobody agreed to, if they are too many.
+func (r *rules) brake(doomed []item) (free, held []item) {
+	for _, i := range doomed {
+		if _, ok := r.confirmed[i.path]; ok {
+			free = append(free, i)
+		} else {
+			held = append(held, i)
+		}
+	}
+	if len(held) > minHeld && float64(len(held)) > r.share*float64(r.owned) {
+		return free, held
+	}
+	return doomed, nil
 }
 
 // chunks cuts the writes into pieces of at least size items (the last may have fewer), never within one write of the

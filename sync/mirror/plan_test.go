@@ -44,7 +44,7 @@ func TestDecide(t *testing.T) {
 		{"foreign link", item{have: have{kind: other}}, nothing},
 		{"nothing at all", item{}, nothing},
 	} {
-		if got := decide(c.item); got != c.want {
+		if got := decide(c.item, DriftRestore); got != c.want {
 			t.Errorf("%s: action %d, want %d", c.name, got, c.want)
 		}
 	}
@@ -69,7 +69,7 @@ func TestTooManyRemovalsAreHeld(t *testing.T) {
 			items = append(items, item{path: fmt.Sprint(n), based: true, have: have{kind: regular}})
 		}
 		items = append(items, item{path: "new", wanted: true})
-		p := makePlan(slices.Values(items), c.owned, c.share)
+		p := makePlan(slices.Values(items), rules{owned: c.owned, share: c.share})
 		if got := len(p.held) == c.doomed; got != c.held || len(p.held)+len(p.remove) != c.doomed {
 			t.Errorf("%d of %d at %v: held %d, removed %d", c.doomed, c.owned, c.share, len(p.held), len(p.remove))
 		}
@@ -86,7 +86,7 @@ func TestPlanOrdersRemovalsThatAreInTheWay(t *testing.T) {
 		gone("dir/x"), gone("dir/y/z"), {path: "dir", wanted: true}, // directory becomes file
 		gone("directory"), gone("other"),
 	}
-	p := makePlan(slices.Values(items), 100, 0.5)
+	p := makePlan(slices.Values(items), rules{owned: 100, share: 0.5})
 	paths := func(items []item) (out []string) {
 		for _, i := range items {
 			out = append(out, i.path)

@@ -64,6 +64,23 @@ func openRoot(dir, prefix string, head header, journal string) (*root, error) {
 			return nil, fmt.Errorf("make mirror: %w", err)
 		}
 	}
+	top, err := openTop(dir, halt)
+	if err != nil {
+		return nil, err
+	}
+	r := &root{dir: dir, r: top, journal: journal}
+	if err := r.openMarker(prefix, fresh); err != nil {
+		_ = top.Close() // opened for reading
+		return nil, markerFault(dir, err, halt)
+	}
+	if !fresh && r.id != head.ID {
+		return nil, errors.Join(halt("its marker is of another mirror"), r.close())
+	}
+	return r, nil
+}
+
+// openTop opens the directory if it is one.
+func openTop(dir string, halt func(string, ...any) error) (*os.Root, error) {
 	before, err := os.Lstat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -79,21 +96,18 @@ func openRoot(dir, prefix string, head header, journal string) (*root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open mirror: %w", err)
 	}
-	r := &root{dir: dir, r: top, journal: journal}
-	if err := r.openMarker(prefix, fresh); err != nil {
-		_ = top.Close() // opened for reading
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil, halt("its marker %s is gone: it was emptied, or is another directory", markerName)
-		case errors.Is(err, errForeign):
-			return nil, halt("%s", err)
-		}
-		return nil, fmt.Errorf("open mirror %s: %w", dir, err)
+	return top, nil
+}
+
+// markerFault says whether somebody has to look at what is wrong with the marker.
+func markerFault(dir string, err error, halt func(string, ...any) error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return halt("its marker %s is gone: it was emptied, or is another directory", markerName)
+	case errors.Is(err, errForeign):
+		return halt("%s", err)
 	}
-	if !fresh && r.id != head.ID {
-		return nil, errors.Join(halt("its marker is of another mirror"), r.close())
-	}
-	return r, nil
+	return fmt.Errorf("open mirror %s: %w", dir, err)
 }
 
 var errForeign = errors.New("its marker is not one of this mirror")
@@ -116,10 +130,7 @@ func (r *root) openMarker(prefix string, fresh bool) (err error) {
 	if err != nil {
 		return err
 	}
-	m, err := readMarker(f, info)
-	if err == nil && m.Prefix != prefix {
-		err = fmt.Errorf("%w: it mirrors %s, not %s", errForeign, m.Prefix, prefix)
-	}
+	m, err := readMarker(f, info, prefix)
 	if err == nil {
 		err = flock(f)
 	}
@@ -131,7 +142,7 @@ func (r *root) openMarker(prefix string, fresh bool) (err error) {
 	return nil
 }
 
-func readMarker(f *os.File, before fs.FileInfo) (m marker, err error) {
+func readMarker(f *os.File, before fs.FileInfo, prefix string) (m marker, err error) {
 	opened, err := f.Stat()
 	if err != nil {
 		return m, err
@@ -145,6 +156,9 @@ func readMarker(f *os.File, before fs.FileInfo) (m marker, err error) {
 	}
 	if json.Unmarshal(b, &m) != nil || m.ID == "" {
 		return m, fmt.Errorf("%w: unreadable", errForeign)
+	}
+	if m.Prefix != prefix {
+		return m, fmt.Errorf("%w: it mirrors %s, not %s", errForeign, m.Prefix, prefix)
 	}
 	return m, nil
 }

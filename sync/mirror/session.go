@@ -39,15 +39,14 @@ type session struct {
 	failing map[string]string         // path -> why it is not as wanted
 	moved   int                       // paths for which the source had a newer version than wanted
 	held    map[string]struct{}       // paths whose removal was too much
+	drifted map[string]struct{}       // paths whose local change is kept and reported
 	full    bool                      // everything is dirty
 	changes []trigger.Change          // in place, triggers not told yet
 }
 
 // open lists the source, locks the root, and finishes what a crash interrupted.
 func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor string, err error) {
-	s = &session{
-		m: m, j: j, dirty: map[string]record.Version{}, failing: map[string]string{}, held: map[string]struct{}{},
-	}
+	s = m.newSession(j)
 	// The source comes first: if it is not there, nothing is made.
 	if cursor, err = s.list(ctx); err != nil {
 		return nil, "", err
@@ -73,6 +72,13 @@ func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor strin
 	return s, cursor, nil
 }
 
+func (m *Mirror) newSession(j *journal) *session {
+	return &session{
+		m: m, j: j, dirty: map[string]record.Version{}, failing: map[string]string{}, held: map[string]struct{}{},
+		drifted: map[string]struct{}{},
+	}
+}
+
 func (s *session) close() error {
 	s.tree.closeDirs()
 	return s.root.close()
@@ -80,7 +86,7 @@ func (s *session) close() error {
 
 // list reads the state of the source and marks every path.
 func (s *session) list(ctx context.Context) (cursor string, err error) {
-	s.want = newWanted(s.m.o.Prefix, s.m.o.FileMode)
+	s.want = newWanted(s.m.o.Prefix, s.m.o.FileMode, &s.m.filter)
 	cursor, err = s.m.src.List(ctx, s.m.o.Prefix, func(f File) error {
 		s.want.put(f, s.mark)
 		return nil
@@ -197,6 +203,8 @@ func (s *session) follow(ctx context.Context, box *inbox, ended chan error) (syn
 			return synced, fmt.Errorf("watch %s: %w", s.m.o.Prefix, err)
 		case <-box.bell:
 			s.take(box)
+		case <-s.m.agreed:
+			// the next plan looks at what was confirmed
 		case <-retry.C:
 			for p := range s.failing {
 				s.mark(p)
@@ -247,6 +255,12 @@ func (s *session) pass(ctx context.Context, strict bool) (err error) {
 		delete(s.dirty, i.path)
 		s.held[i.path] = struct{}{}
 	}
+	for _, i := range p.kept {
+		delete(s.dirty, i.path)
+		if s.m.o.Drift == DriftReport {
+			s.drifted[i.path] = struct{}{}
+		}
+	}
 	if err := s.apply(ctx, p, strict); err != nil {
 		return err
 	}
@@ -257,6 +271,10 @@ func (s *session) pass(ctx context.Context, strict bool) (err error) {
 
 // plan looks at every dirty path. Those that cannot be looked at are failing.
 func (s *session) plan() (plan, error) {
+	confirmed := s.m.takeConfirmed()
+	for p := range confirmed {
+		s.mark(p)
+	}
 	paths := slices.Sorted(maps.Keys(s.dirty)) // neighbours share open directories
 	var general error
 	var none []string
@@ -267,6 +285,8 @@ func (s *session) plan() (plan, error) {
 			i.base, i.based = s.j.at(path)
 			delete(s.failing, path)
 			delete(s.held, path)
+			delete(s.drifted, path)
+			i.ignored = !s.m.filter.takes(path)
 			if !i.wanted && !i.based {
 				none = append(none, path)
 				delete(s.dirty, path)
@@ -282,7 +302,7 @@ func (s *session) plan() (plan, error) {
 				return
 			}
 		}
-	}, s.j.files(), s.m.o.MaxDelete)
+	}, rules{drift: s.m.o.Drift, owned: s.j.files(), share: s.m.o.MaxDelete, confirmed: confirmed})
 	p.none = none
 	return p, general
 }
@@ -334,6 +354,9 @@ func (s *session) problems(most int) (n int, first []Problem) {
 	for p := range s.want.shadowed {
 		reasons[p] = "there are paths below it: the directory has the name"
 	}
+	for p := range s.drifted {
+		reasons[p] = "it was changed on this host"
+	}
 	for _, p := range slices.Sorted(maps.Keys(reasons)) {
 		if len(first) < most {
 			path := s.want.absolute(p)
@@ -362,6 +385,7 @@ func (s *session) report() {
 	_, problems := s.problems(maxProblems)
 	changed := len(s.changes) > 0
 	files := s.j.files()
+	s.m.setHeld(s.held)
 	s.m.setStatus(func(st *Status) {
 		if why != "" && why != st.LastError {
 			s.m.o.Log.Warn("mirror is not equal to its prefix", "dir", s.m.o.Dir, "state", string(state), "error", why)

@@ -18,8 +18,8 @@ import (
 // through the one above it, and every operation names one entry of an open directory: no symbolic link is followed,
 // whatever somebody does to the tree meanwhile, and nothing outside the root is reached. Not safe for concurrent use.
 type tree struct {
-	root  *os.Root
-	owner int // -1: whoever we are
+	root  *os.Root // nil: there is none, and nothing in it; only for looking
+	owner int      // -1: whoever we are
 	group int
 	trust map[string]print // files whose content is known to be base's, as long as they look like this
 
@@ -51,6 +51,9 @@ func (t *tree) closeDirs() {
 // open gives the directory, to be used before the next call. Errors: fs.ErrNotExist, the reasons above.
 func (t *tree) open(dir string) (*os.Root, error) {
 	if dir == "." {
+		if t.root == nil {
+			return nil, fs.ErrNotExist
+		}
 		return t.root, nil
 	}
 	if d, ok := t.dirs[dir]; ok {

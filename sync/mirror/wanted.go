@@ -27,15 +27,16 @@ type want struct {
 type wanted struct {
 	prefix   string
 	mode     fs.FileMode // of files that bring none
+	filter   *filter
 	files    map[string]want
 	below    map[string]int      // directory -> number of files in it and below
 	shadowed map[string]struct{} // files that cannot be, since there are paths below them
 	refused  map[string]string   // path -> why no file can have this name
 }
 
-func newWanted(prefix string, mode fs.FileMode) *wanted {
+func newWanted(prefix string, mode fs.FileMode, f *filter) *wanted {
 	return &wanted{
-		prefix: prefix, mode: mode,
+		prefix: prefix, mode: mode, filter: f,
 		files: map[string]want{}, below: map[string]int{}, shadowed: map[string]struct{}{}, refused: map[string]string{},
 	}
 }
@@ -76,6 +77,9 @@ func (w *wanted) put(f File, dirty func(string)) {
 	rel := w.relative(f.Path)
 	if why := refuse(rel); why != "" {
 		w.refused[rel] = why
+		return
+	}
+	if !w.filter.takes(rel) {
 		return
 	}
 	mode := fs.FileMode(f.Mode) & fs.ModePerm

@@ -24,7 +24,7 @@ func TestRelativeAndAbsolute(t *testing.T) {
 	for _, c := range []struct{ prefix, path, rel string }{
 		{"/", "/a/b", "a/b"}, {"/p", "/p/a", "a"}, {"/p/q", "/p/q/a/b", "a/b"}, {"/p", "/p", ""},
 	} {
-		w := newWanted(c.prefix, 0)
+		w := newWanted(c.prefix, 0, &filter{})
 		if got := w.relative(c.path); got != c.rel {
 			t.Errorf("%s below %s is %q, want %q", c.path, c.prefix, got, c.rel)
 		}
@@ -35,9 +35,9 @@ func TestRelativeAndAbsolute(t *testing.T) {
 }
 
 func TestReservedAndForeignPathsAreIgnored(t *testing.T) {
-	w := newWanted("/", 0)
+	w := newWanted("/", 0, &filter{})
 	w.put(File{Path: "/.sys/policy"}, func(string) {})
-	p := newWanted("/p", 0)
+	p := newWanted("/p", 0, &filter{})
 	p.put(File{Path: "/px"}, func(string) {})
 	if len(w.files)+len(w.refused)+len(p.files)+len(p.refused) != 0 {
 		t.Error("a path was taken that is not the mirror's")
@@ -51,7 +51,7 @@ func TestDirectoryWinsWhateverTheOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	names := []string{"a", "a/b", "a/b/c", "a/c", "b", "b/a", "b/a/.syncagent", "c"}
 	for range 300 {
-		w := newWanted("/p", 0o644)
+		w := newWanted("/p", 0o644, &filter{})
 		shown := map[string]bool{}
 		for range 30 {
 			before := effective(w, names)

@@ -1,0 +1,222 @@
+package mirror
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Step is one thing that a mirror would do, or would not.
+type Step struct {
+	Verb   Verb
+	Path   string // in the store
+	Reason string // of Hold, Keep and Skip
+}
+
+// Verb says what a Step is.
+type Verb string
+
+// The verbs.
+const (
+	Write  Verb = "write"  // a file is made or replaced
+	Remove Verb = "remove" // a file that the mirror wrote goes
+	Hold   Verb = "hold"   // it would be removed, but too many would
+	Keep   Verb = "keep"   // a local change stays
+	Skip   Verb = "skip"   // the path cannot be mirrored
+)
+
+// Preview tells what Once would do at this moment, in the order of the paths, and changes nothing, neither on disk nor
+// in the journal. It may run beside a running mirror. Errors are those of the source and of the disk, and ErrHalted.
+func (m *Mirror) Preview(ctx context.Context) ([]Step, error) {
+	j, err := peekJournal(m.journalPath, m.o.Log)
+	if err != nil {
+		return nil, err
+	}
+	s := m.newSession(j)
+	if _, err := s.list(ctx); err != nil {
+		return nil, err
+	}
+	top, err := peekRoot(m.o.Dir, m.o.Prefix, j.head(), j.path)
+	if err != nil {
+		return nil, err
+	}
+	if top != nil {
+		defer top.Close() //nolint:errcheck // opened for reading
+	}
+	s.tree = newTree(top, m.owner, m.group, map[string]print{})
+	defer s.tree.closeDirs()
+	p, err := s.plan()
+	if err != nil {
+		return nil, err
+	}
+	return s.steps(ctx, p)
+}
+
+// steps makes steps of a plan. What is on disk already in another version's name is no step.
+func (s *session) steps(ctx context.Context, p plan) ([]Step, error) {
+	same, err := s.sameContent(ctx, p.write)
+	if err != nil {
+		return nil, err
+	}
+	var steps []Step
+	add := func(v Verb, path, reason string) { steps = append(steps, Step{v, s.want.absolute(path), reason}) }
+	clear := map[string]struct{}{}
+	for _, i := range slices.Concat(p.clear, p.remove) {
+		clear[i.path] = struct{}{}
+		add(Remove, i.path, "")
+	}
+	for _, i := range p.write {
+		if _, ok := same[i.path]; ok {
+			continue
+		}
+		if err := s.blocked(i, clear); err != nil {
+			if general := s.fault(i.path, err); general != nil {
+				return nil, general
+			}
+			continue
+		}
+		add(Write, i.path, "")
+	}
+	for _, i := range p.held {
+		add(Hold, i.path, ErrHeld.Error())
+	}
+	for _, i := range p.kept {
+		add(Keep, i.path, "it was changed on this host")
+	}
+	s.drifted = nil // they are steps of their own
+	_, problems := s.problems(len(s.want.files) + len(s.want.refused) + len(s.failing))
+	for _, bad := range problems {
+		steps = append(steps, Step{Skip, bad.Path, bad.Reason})
+	}
+	slices.SortStableFunc(steps, func(a, b Step) int { return strings.Compare(a.Path, b.Path) })
+	return steps, nil
+}
+
+// blocked says why the item cannot be written after the files in clear are gone.
+func (s *session) blocked(i item, clear map[string]struct{}) error {
+	err := s.reachable(i)
+	if errors.Is(err, errFileInWay) {
+		for d := parent(i.path); d != "."; d = parent(d) {
+			if _, ok := clear[d]; ok {
+				return nil
+			}
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it will be made
+	}
+	return err
+}
+
+// sameContent gives the items whose file holds what is wanted, with mode and owner: only the journal would change.
+func (s *session) sameContent(ctx context.Context, items []item) (map[string]struct{}, error) {
+	byPath := map[string]item{}
+	for _, i := range items {
+		if i.have.kind == regular && i.have.attrs {
+			byPath[s.want.absolute(i.path)] = i
+		}
+	}
+	same := map[string]struct{}{}
+	for paths := range slices.Chunk(slices.Sorted(maps.Keys(byPath)), chunkFiles) {
+		err := s.m.src.Fetch(ctx, paths, func(f File, r io.Reader) error {
+			i, asked := byPath[f.Path]
+			if !asked {
+				return nil
+			}
+			sum := sha256.New()
+			n, err := io.Copy(sum, r)
+			if err != nil {
+				return s.fault(i.path, err)
+			}
+			i.base, i.based = base{hash: hash(sum.Sum(nil)), size: n}, true
+			if err := s.tree.observe(&i); err != nil {
+				return s.fault(i.path, err)
+			}
+			if i.have.kind == regular && i.have.same {
+				same[i.path] = struct{}{}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("fetch files: %w", err)
+		}
+	}
+	return same, nil
+}
+
+// peekJournal reads a journal without its lock, for looking only: append would fail.
+func peekJournal(path string, log *slog.Logger) (*journal, error) {
+	j := &journal{path: path, log: log, ledger: newLedger()}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return j, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // read only
+	if _, err := readLines(f, j.ledger); errors.Is(err, errDamaged) {
+		j.ledger = newLedger() // it would be set aside
+	} else if err != nil {
+		return nil, fmt.Errorf("open journal %s: %w", path, err)
+	}
+	return j, nil
+}
+
+// peekRoot opens the root for looking only; nil: it would be made.
+func peekRoot(dir, prefix string, head header, journal string) (*os.Root, error) {
+	halt := func(format string, args ...any) error {
+		return &HaltError{Dir: dir, Reason: fmt.Sprintf(format, args...), Journal: journal}
+	}
+	fresh := head.ID == ""
+	if !fresh && head.Prefix != prefix {
+		return nil, halt("it mirrors %s, not %s", head.Prefix, prefix)
+	}
+	if up := markedAbove(dir); up != "" {
+		return nil, halt("it lies in %s, which is a mirror itself", up)
+	}
+	if _, err := os.Lstat(dir); fresh && errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	top, err := openTop(dir, halt)
+	if err != nil {
+		return nil, err
+	}
+	m, err := peekMarker(top, prefix)
+	switch {
+	case fresh && errors.Is(err, fs.ErrNotExist):
+		return top, nil
+	case err != nil:
+		err = markerFault(dir, err, halt)
+	case !fresh && m.ID != head.ID:
+		err = halt("its marker is of another mirror")
+	}
+	if err != nil {
+		return nil, errors.Join(err, top.Close())
+	}
+	return top, nil
+}
+
+func peekMarker(top *os.Root, prefix string) (m marker, err error) {
+	info, err := top.Lstat(markerName)
+	if err != nil {
+		return m, err
+	}
+	if !info.Mode().IsRegular() {
+		return m, fmt.Errorf("%w: no regular file", errForeign)
+	}
+	f, err := top.Open(markerName)
+	if err != nil {
+		return m, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	return readMarker(f, info, prefix)
+}
