@@ -20,7 +20,8 @@ type PathChange struct {
 // Preview calls fn for every path that would show something else here, or lose its value, if next were in force. It
 // reads all slots: seconds for a million. An error of fn ends it.
 func (n *Snapshot) Preview(next *acl.Policy, fn func(PathChange) error) error {
-	now, then := n.rules(), n.rules()
+	var failed error
+	now, then := n.viewRules(&failed), n.viewRules(&failed)
 	then.allowed = func(s *slot) bool { return next.Allowed(s.author, s.tags, s.version) }
 	then.reads = func(s *slot) bool { return next.MayRead(n.s.self, s.tags) }
 	return n.eachPath(func(slots []*slot) error {
@@ -33,6 +34,9 @@ func (n *Snapshot) Preview(next *acl.Policy, fn func(PathChange) error) error {
 		}
 		if change.Then, err = n.liveItem(path, after); err != nil {
 			return err
+		}
+		if failed != nil {
+			return failed
 		}
 		if winner := winnerOf(slots, now); winner != nil && !then.allowed(winner) {
 			change.Lost = winner != before || change.Now != nil
@@ -70,12 +74,16 @@ func (n *Snapshot) liveItem(path string, s *slot) (*Item, error) {
 // newest first. Shown tells that the path shows it. Path is empty when the agent may not read it or holds nothing of it,
 // Size is -1 when it does not hold this version. It reads all slots. An error of fn ends it.
 func (n *Snapshot) Written(author record.PublicKey, since record.HLC, fn func(item Item, shown bool) error) error {
-	rules := n.rules()
+	var failed error
+	rules := n.viewRules(&failed)
 	return n.eachPath(func(slots []*slot) error {
 		if !slices.ContainsFunc(slots, func(s *slot) bool { return s.author == author && s.version.HLC >= since }) {
 			return nil
 		}
 		path, shown := n.nameOf(slots), resolve(slots, rules).shown
+		if failed != nil {
+			return failed
+		}
 		for _, s := range slots {
 			if s.author != author || s.version.HLC < since {
 				continue

@@ -110,16 +110,21 @@ func (n *Snapshot) next(k record.Tag) (*slot, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := n.rules()
 	var failed error
+	return resolve(slots, n.viewRules(&failed)).shown, failed
+}
+
+// viewRules is all that the view depends on. What fails goes to failed.
+func (n *Snapshot) viewRules(failed *error) *rules {
+	r := n.rules()
 	r.ready = func(id record.ID) bool {
 		_, waits, err := n.view.Get(unreadyKey(id))
 		if err != nil {
-			failed = err
+			*failed = err
 		}
 		return !waits
 	}
-	return resolve(slots, r).shown, failed
+	return r
 }
 
 // slots reads all slots of a path, highest first.
