@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -136,7 +137,9 @@ func detailOf(c *connect.Error) *Error {
 func unreachable(err error) *Error {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok {
-		if c, isConnect := errors.AsType[*connect.Error](err); !isConnect || c.Code() != connect.CodeUnavailable {
+		c, isConnect := errors.AsType[*connect.Error](err)
+		cut := errors.Is(err, io.ErrUnexpectedEOF) // in the middle of an answer, which Connect takes for a faulty one
+		if !isConnect || c.Code() != connect.CodeUnavailable && !cut {
 			return nil
 		}
 		return &Error{Code: CodeUnreachable, Message: "the agent's connection broke: " + err.Error(), Err: err,
