@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ type event struct {
 
 // watcher reads the events of a watch command.
 type watcher struct {
+	cmd    *exec.Cmd
 	events chan event
 	stop   func() // ends the command
 }
@@ -28,7 +30,7 @@ type watcher struct {
 func (h *host) watch(args ...string) *watcher {
 	h.t.Helper()
 	cmd, out := h.background(append([]string{"watch", "-o", "json"}, args...)...)
-	w := &watcher{events: make(chan event, 100_000)}
+	w := &watcher{cmd: cmd, events: make(chan event, 100_000)}
 	w.stop = func() {
 		_ = cmd.Process.Signal(syscall.SIGINT)
 		for range w.events { // until the command is gone
@@ -145,5 +147,21 @@ func TestG12_WatchSinceForeignCursorStartsOver(t *testing.T) {
 	}
 	if types != "reset put synced " {
 		t.Errorf("watch on b with a cursor of a: %s", types)
+	}
+}
+
+// Scripts tell a lost agent from other failures by the exit code.
+func TestWatchTellsThatItsAgentIsGone(t *testing.T) {
+	f := startFleet(t, []string{everything}, "a")
+	a := f.hosts[0]
+	for name, end := range map[string]func(){"stop": func() { a.stop() }, "kill": a.kill} {
+		w := a.watch("/")
+		w.until(t, func(e event) bool { return e.Type == "synced" })
+		end()
+		w.until(t, func(event) bool { return false })
+		if err := w.cmd.Wait(); w.cmd.ProcessState.ExitCode() != 5 {
+			t.Errorf("%s: watch ended with %v, want exit code 5", name, err)
+		}
+		a.start()
 	}
 }
