@@ -12,6 +12,12 @@ import (
 // a slow one costs nobody else anything. A row holds the run that wrote it: after a power cut a number can be given
 // out twice, and a cursor of the lost one must be told apart.
 
+const (
+	feedKept      = 100_000  // rows
+	feedBytesKept = 32 << 20 // bytes: half a million changes
+	feedPruned    = 64       // rows dropped in a turn
+)
+
 type feedKind byte
 
 const (
@@ -27,19 +33,32 @@ type feedItem struct {
 	path    string         // gone; for shown only in memory
 }
 
-// writeFeed adds the turn's row, grouped by write, and drops the oldest.
-func (t *turn) writeFeed() {
+// writeFeed adds the turn's row, grouped by write, and drops the oldest ones beyond what is kept.
+func (t *turn) writeFeed() error {
 	if len(t.feed) == 0 {
-		return
+		return nil
 	}
 	slices.SortStableFunc(t.feed, func(a, b feedItem) int { return a.version.Compare(b.version) })
 	c := &t.s.counters
-	c.feed++
-	t.rows.set(feedKey(c.feed), encodeFeed(t.s.run, t.feed))
-	for c.feed-c.feedFirst >= feedKept {
+	c.addFeed(t.rows, t.s.run, t.feed)
+	for n := 0; n < feedPruned && c.feed > c.feedFirst && (c.feed-c.feedFirst >= feedKept || c.feedBytes > t.s.feedMax); n++ {
+		old, _, err := t.view.Get(feedKey(c.feedFirst))
+		if err != nil {
+			return err
+		}
 		t.rows.delete(feedKey(c.feedFirst))
+		c.feedBytes -= min(uint64(len(old)), c.feedBytes)
 		c.feedFirst++
 	}
+	return nil
+}
+
+// addFeed adds one row.
+func (c *counters) addFeed(r *rows, run uint64, items []feedItem) {
+	row := encodeFeed(run, items)
+	c.feed++
+	c.feedBytes += uint64(len(row))
+	r.set(feedKey(c.feed), row)
 }
 
 func encodeFeed(run uint64, items []feedItem) []byte {

@@ -87,9 +87,8 @@ func (s *Store) newIncarnation(r *rows) error {
 // before anything leaves the host.
 func (s *Store) start() error {
 	s.counters.agentTime = s.tick()
-	s.counters.feed++
 	r := newRows()
-	r.set(feedKey(s.counters.feed), encodeFeed(s.run, nil))
+	s.counters.addFeed(r, s.run, nil)
 	print := fingerprint(s.texts)
 	r.set(policyMark, print[:])
 	r.set(countersKey, s.counters.encode())

@@ -114,8 +114,7 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	c.generation++
 	c.place = record.Tag{}
 	c.withheld = 0
-	c.feed++
-	r.set(feedKey(c.feed), encodeFeed(s.run, []feedItem{{kind: feedPolicy}}))
+	c.addFeed(r, s.run, []feedItem{{kind: feedPolicy}})
 	r.set(countersKey, c.encode())
 	if err := s.kv.Commit(r); err != nil {
 		return err

@@ -134,7 +134,9 @@ func (t *turn) finish() error {
 			}
 		}
 	}
-	t.writeFeed()
+	if err := t.writeFeed(); err != nil {
+		return err
+	}
 	t.s.counters.agentTime = t.now
 	t.rows.set(countersKey, t.s.counters.encode())
 	return nil

@@ -58,6 +58,7 @@ type counters struct {
 	viewDigest [32]byte // sum modulo 2^256 over the visible entries
 	feed       uint64   // last number of the change feed
 	feedFirst  uint64   // lowest number that is kept
+	feedBytes  uint64   // size of the rows that are kept
 	voided     int64    // when the policy in force came into force, Unix milliseconds
 	generation uint64   // counts policy switches
 	judged     uint64   // generation by which all rows are right; lower while they are being put right
@@ -65,7 +66,7 @@ type counters struct {
 }
 
 func (c *counters) encode() []byte {
-	b := make([]byte, 0, 8*9+32+16)
+	b := make([]byte, 0, countersSize)
 	b = append(b, u64(uint64(c.agentTime))...)
 	b = be.AppendUint64(b, c.blocks)
 	b = be.AppendUint64(b, c.entries)
@@ -73,14 +74,17 @@ func (c *counters) encode() []byte {
 	b = append(b, c.viewDigest[:]...)
 	b = be.AppendUint64(b, c.feed)
 	b = be.AppendUint64(b, c.feedFirst)
+	b = be.AppendUint64(b, c.feedBytes)
 	b = be.AppendUint64(b, uint64(c.voided))
 	b = be.AppendUint64(b, c.generation)
 	b = be.AppendUint64(b, c.judged)
 	return append(b, c.place[:]...)
 }
 
+const countersSize = 8*10 + 32 + 16
+
 func decodeCounters(b []byte) (c counters, err error) {
-	if len(b) != 8*9+32+16 {
+	if len(b) != countersSize {
 		return c, fmt.Errorf("%w: counters row", ErrCorrupt)
 	}
 	c.agentTime = int64(be.Uint64(b))
@@ -90,10 +94,11 @@ func decodeCounters(b []byte) (c counters, err error) {
 	copy(c.viewDigest[:], b[32:])
 	c.feed = be.Uint64(b[64:])
 	c.feedFirst = be.Uint64(b[72:])
-	c.voided = int64(be.Uint64(b[80:]))
-	c.generation = be.Uint64(b[88:])
-	c.judged = be.Uint64(b[96:])
-	copy(c.place[:], b[104:])
+	c.feedBytes = be.Uint64(b[80:])
+	c.voided = int64(be.Uint64(b[88:]))
+	c.generation = be.Uint64(b[96:])
+	c.judged = be.Uint64(b[104:])
+	copy(c.place[:], b[112:])
 	return c, nil
 }
 

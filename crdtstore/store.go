@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -43,7 +44,8 @@ type Options struct {
 	OnWants  func()                     // optional: entries are wanted that were not wanted before
 	Alarm    func(code, message string) // optional: something an operator must know
 
-	kv kv // tests put theirs here
+	kv        kv     // tests put theirs here
+	feedBytes uint64 // and a smaller feed
 }
 
 // Store is one agent's replica: blocks, entries, and the view of them. Run must be running for anything to be written;
@@ -53,6 +55,7 @@ type Store struct {
 	key      ed25519.PrivateKey
 	self     record.PublicKey
 	admins   []record.PublicKey
+	feedMax  uint64      // bytes of the change feed
 	floor    *acl.Signed // no older policy comes into force
 	history  time.Duration
 	dir      string
@@ -111,8 +114,9 @@ func Open(o Options) (*Store, error) {
 		network: o.Network, key: o.Key, self: record.KeyOf(o.Key), admins: o.Admins, history: max(o.History, horizon),
 		dir: o.Dir, minFree: o.MinFree, clock: o.Clock, rand: o.Rand, log: o.Log, onCommit: o.OnCommit,
 		onPolicy: o.OnPolicy, onWants: o.OnWants, alarmFn: o.Alarm, kv: o.kv,
-		floor: &acl.Signed{Serial: o.MinSerial, Hash: o.MinHash},
-		inbox: make(chan any, 256), stopped: make(chan struct{}),
+		feedMax: cmp.Or(o.feedBytes, feedBytesKept),
+		floor:   &acl.Signed{Serial: o.MinSerial, Hash: o.MinHash},
+		inbox:   make(chan any, 256), stopped: make(chan struct{}),
 		index: newPathIndex(), parked: newParking(), early: newEarlyEntries(), wants: newWants(),
 		unready: make(map[record.ID]*unreadyWrite), unreadyAt: make(map[record.Tag]map[record.ID]bool),
 		bells: make(map[chan struct{}]struct{}),

@@ -18,7 +18,6 @@ const (
 	inlineEntry = 32 << 10   // a larger entry has a row of its own
 	pathWindow  = 64         // slots of a path that a turn looks at, unless it needs more
 	maxHeads    = 1000       // a block links all heads, and may have record.MaxLinks
-	feedKept    = 100_000    // rows of the change feed
 	hour        = int64(3600_000)
 )
 

@@ -153,3 +153,21 @@ func TestWatchEndsWithTheStore(t *testing.T) {
 		t.Fatalf("watch of a stopped store: %v", err)
 	}
 }
+
+func TestG12_CursorOlderThanTheFeedStartsOver(t *testing.T) {
+	n := newTestNet(t, 1)
+	o := n.options("a")
+	o.kv, o.feedBytes = newMemKV(), 10_000
+	a := n.run("a", o)
+	a.apply(n.openPolicy())
+	w := a.watch(t, "", "/p")
+	cursor := w.next().Cursor
+	w.stop()
+	a.put("/p", "first")
+	for i := range 300 { // until the first rows are dropped
+		a.put(fmt.Sprintf("/p/%d", i), "v")
+	}
+	again := a.watch(t, cursor, "/p")
+	again.want(EventReset, "", "")
+	again.want(EventPut, "/p", "first")
+}
