@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,31 +21,38 @@ const (
 	killGrace = 2 * time.Second // between SIGTERM and SIGKILL, and for output after the command's end
 )
 
-// result is what one run came to.
-type result struct {
-	exit   int    // exit code; -1 when it was killed or not started
-	output []byte // standard output and error, at most maxOutput bytes, cut at the end
-	err    error  // nil if and only if the command ended by itself with exit code 0
-	took   time.Duration
+// Command is a program with its arguments, and how it is run.
+type Command struct {
+	Args    []string      // the program, found by PATH if its name has no slash, and its arguments
+	Env     []string      // NAME=VALUE, added to our own environment
+	User    string        // name or number of the user to run as, with that user's groups; empty: as we are
+	Timeout time.Duration // then the process group is killed
 }
 
-// runCommand runs the trigger once for the batch and waits for its end. At the timeout, or when ctx ends, the whole
-// process group gets SIGTERM and killGrace later SIGKILL. What the command left running in the background on purpose
-// lives on, without us as reader of its output.
-func runCommand(ctx context.Context, s Spec, b batch, prefix, dir string) result {
+// Result is what one run came to.
+type Result struct {
+	Exit   int    // exit code; -1 when it was killed or not started
+	Output []byte // standard output and error, at most 64 KiB, cut at the end
+	Err    error  // nil if and only if the command ended by itself with exit code 0
+	Took   time.Duration
+}
+
+// Run runs the command and waits for its end. At the timeout, or when ctx ends, the whole process group gets SIGTERM and
+// two seconds later SIGKILL. What the command left running in the background on purpose lives on, without us as reader
+// of its output. Env comes on top of Command.Env.
+func (c Command) Run(ctx context.Context, stdin []byte, env ...string) Result {
 	start := time.Now()
-	limited, cancel := context.WithTimeout(ctx, s.Timeout)
+	limited, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	out := &capped{limit: maxOutput}
-	cmd := exec.CommandContext(limited, "/bin/sh", "-c", s.Command)
+	cmd := exec.CommandContext(limited, c.Args[0], c.Args[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Stdin = bytes.NewReader(b.stdin(s.Null))
+	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Env = append(os.Environ(),
-		"SYNCAGENT_PREFIX="+prefix,
-		"SYNCAGENT_DIR="+dir,
-		"SYNCAGENT_CHANGED="+strconv.Itoa(len(b.paths)),
-		"SYNCAGENT_WRITE="+b.writes())
+	cmd.Env = slices.Concat(os.Environ(), c.Env, env)
+	if err := c.become(cmd); err != nil {
+		return Result{Exit: -1, Err: fmt.Errorf("run command: %w", err), Took: time.Since(start)}
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = killGrace
 	err := cmd.Run()
@@ -52,22 +60,67 @@ func runCommand(ctx context.Context, s Spec, b batch, prefix, dir string) result
 		// The shell is gone by now; its children may not be, if they ignore SIGTERM.
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}
-	r := result{exit: -1, output: out.bytes(), took: time.Since(start)}
+	r := Result{Exit: -1, Output: out.bytes(), Took: time.Since(start)}
 	state := cmd.ProcessState
 	if state != nil {
-		r.exit = state.ExitCode()
+		r.Exit = state.ExitCode()
 	}
 	switch {
 	case state != nil && state.Success() && limited.Err() == nil:
 		// err may be exec.ErrWaitDelay: a background child holds the output open.
 	case ctx.Err() != nil:
-		r.err = fmt.Errorf("run command: %w", ctx.Err())
+		r.Err = fmt.Errorf("run command: %w", ctx.Err())
 	case limited.Err() != nil:
-		r.err = fmt.Errorf("run command: timed out after %s", s.Timeout)
+		r.Err = fmt.Errorf("run command: timed out after %s", c.Timeout)
 	default:
-		r.err = fmt.Errorf("run command: %w", err)
+		r.Err = fmt.Errorf("run command: %w", err)
 	}
 	return r
+}
+
+// become makes the command run as its user, with HOME, USER and LOGNAME to match.
+func (c Command) become(cmd *exec.Cmd) error {
+	if c.User == "" {
+		return nil
+	}
+	u, err := lookupUser(c.User)
+	if err != nil {
+		return err
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username)
+	if int(uid) == os.Geteuid() {
+		return nil // setting groups would need rights that we may not have, to change nothing
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return err
+	}
+	names, err := u.GroupIds()
+	if err != nil {
+		return fmt.Errorf("groups of user %s: %w", c.User, err)
+	}
+	credential := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	for _, n := range names {
+		g, err := strconv.ParseUint(n, 10, 32)
+		if err != nil {
+			return err
+		}
+		credential.Groups = append(credential.Groups, uint32(g))
+	}
+	cmd.SysProcAttr.Credential = credential
+	return nil
+}
+
+// lookupUser finds a user by name or number.
+func lookupUser(name string) (*user.User, error) {
+	if _, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return user.LookupId(name)
+	}
+	return user.Lookup(name)
 }
 
 // batch is what one run has to be told.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
@@ -74,7 +75,7 @@ func New(o Options) *Runner {
 	for _, s := range o.Specs {
 		r.triggers = append(r.triggers, &state{
 			spec: s, bell: make(chan struct{}, 1), waiting: batch{paths: map[string]string{}},
-			status: Status{Name: s.Name, Path: s.Path, Command: s.Command},
+			status: Status{Name: s.Name, Path: s.Path, Command: s.title()},
 		})
 	}
 	return r
@@ -137,7 +138,7 @@ func (r *Runner) RunPending(ctx context.Context, done Done) error {
 		if !t.pending() {
 			continue
 		}
-		if err := r.runOnce(ctx, t, done); err != nil {
+		if err := r.runOnce(ctx, t, done, false); err != nil {
 			faults = append(faults, fmt.Errorf("trigger %s: %w", t.spec.Name, err))
 		}
 	}
@@ -158,8 +159,9 @@ func (r *Runner) Status() []Status {
 
 func (r *Runner) loop(ctx context.Context, t *state, done Done) {
 	failures, notBefore := 0, time.Time{}
+	minimum, maximum := r.debounce(t.spec)
 	for ctx.Err() == nil {
-		at, ok := t.due(r.o.DebounceMin, r.o.DebounceMax)
+		at, ok := t.due(minimum, maximum)
 		if at.Before(notBefore) {
 			at = notBefore
 		}
@@ -168,15 +170,32 @@ func (r *Runner) loop(ctx context.Context, t *state, done Done) {
 			continue // what came meanwhile may have moved the time
 		}
 		failures++
-		if r.runOnce(ctx, t, done) == nil {
+		final := failures == t.spec.Attempts
+		if r.runOnce(ctx, t, done, final) == nil || final {
 			failures = 0
 		}
 		notBefore = time.Now().Add(backoff(failures, r.o.RetryMin, r.o.RetryMax))
 	}
 }
 
-// runOnce runs the command for everything that waits.
-func (r *Runner) runOnce(ctx context.Context, t *state, done Done) error {
+// debounce gives the settle window of a trigger.
+func (r *Runner) debounce(s Spec) (minimum, maximum time.Duration) {
+	minimum, maximum = r.o.DebounceMin, r.o.DebounceMax
+	if s.DebounceMin > 0 {
+		minimum = s.DebounceMin
+	}
+	if s.DebounceMax > 0 {
+		maximum = s.DebounceMax
+	}
+	return minimum, max(minimum, maximum)
+}
+
+// runOnce runs the command for everything that waits. If it is the final attempt, that counts as seen even when it fails.
+func (r *Runner) runOnce(ctx context.Context, t *state, done Done, final bool) error {
+	if !t.spec.Turn.take(ctx) {
+		return ctx.Err()
+	}
+	defer t.spec.Turn.giveBack()
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
@@ -184,17 +203,21 @@ func (r *Runner) runOnce(ctx context.Context, t *state, done Done) error {
 		return ctx.Err()
 	}
 	b := t.take()
-	res := runCommand(ctx, t.spec, b, r.o.Prefix, r.o.Dir)
-	t.finish(b, res)
-	if res.err != nil {
-		r.o.Log.Warn("trigger failed", "trigger", t.spec.Name, "exit", res.exit, "error", res.err, "took", res.took)
-		return res.err
+	res := t.spec.command().Run(ctx, b.stdin(t.spec.Null),
+		"SYNCAGENT_PREFIX="+r.o.Prefix, "SYNCAGENT_DIR="+r.o.Dir,
+		"SYNCAGENT_CHANGED="+strconv.Itoa(len(b.paths)), "SYNCAGENT_WRITE="+b.writes())
+	final = final && ctx.Err() == nil // a run that the stop cut off was no attempt
+	t.finish(b, res, final)
+	if res.Err != nil {
+		r.o.Log.Warn("trigger failed", "trigger", t.spec.Name, "exit", res.Exit, "error", res.Err, "took", res.Took,
+			"gives_up", final)
+	} else {
+		r.o.Log.Info("trigger ran", "trigger", t.spec.Name, "changed", len(b.paths), "took", res.Took)
 	}
-	r.o.Log.Info("trigger ran", "trigger", t.spec.Name, "changed", len(b.paths), "took", res.took)
-	if done != nil {
+	if done != nil && (res.Err == nil || final) {
 		done(t.spec.Name, b.seq)
 	}
-	return nil
+	return res.Err
 }
 
 // runAt is the time to start a command whose unseen changes came between first and last.
@@ -289,20 +312,24 @@ func (t *state) take() batch {
 	return b
 }
 
-// finish notes the outcome; after a failure the changes wait again, together with what came meanwhile.
-func (t *state) finish(b batch, res result) {
+// finish notes the outcome; after a failure that is not final the changes wait again, together with what came meanwhile.
+func (t *state) finish(b batch, res Result, final bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
 	t.running = false
 	t.status.Runs++
-	t.status.LastExit, t.status.LastOutput = res.exit, res.output
-	t.status.LastRun, t.status.LastTook = now.Add(-res.took), res.took
+	t.status.LastExit, t.status.LastOutput = res.Exit, res.Output
+	t.status.LastRun, t.status.LastTook = now.Add(-res.Took), res.Took
 	t.status.LastError = ""
-	if res.err == nil {
+	if res.Err == nil {
 		return
 	}
-	t.status.LastError = res.err.Error()
+	t.status.LastError = res.Err.Error()
+	if final {
+		t.status.LastError += ", given up"
+		return
+	}
 	if len(t.waiting.paths) == 0 {
 		t.first, t.last = now, now
 	}

@@ -13,6 +13,7 @@ package trigger
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,9 +40,61 @@ const (
 type Spec struct {
 	Name    string        // of the file it came from; distinct within a Runner, and kept over restarts
 	Path    string        // a clean prefix: the command runs when this path or one below it changed
-	Command string        // given to /bin/sh -c
+	Command string        // given to /bin/sh -c; empty if there are Args
+	Args    []string      // a program and its arguments, without a shell
+	Env     []string      // NAME=VALUE, added to our own environment
+	User    string        // who runs it; empty: we
 	Null    bool          // changed paths end in a NUL byte instead of a newline
 	Timeout time.Duration // of one run, then its process group is killed
+	// Attempts is how often it is run for the same changes when it fails, 0 means until it succeeds. After the last one
+	// they count as seen.
+	Attempts int
+	// DebounceMin and DebounceMax replace those of the Runner, if not zero.
+	DebounceMin, DebounceMax time.Duration
+	// Turn keeps the runs of one trigger apart that several Runners have; nil: only one has it.
+	Turn *Turn
+}
+
+// Turn lets one run at a time go on. The zero value is of no use, see NewTurn.
+type Turn struct{ token chan struct{} }
+
+// NewTurn makes a Turn to be shared.
+func NewTurn() *Turn { return &Turn{token: make(chan struct{}, 1)} }
+
+// take waits for the turn; false if ctx ended before. A nil Turn is always free.
+func (t *Turn) take(ctx context.Context) bool {
+	if t == nil {
+		return ctx.Err() == nil
+	}
+	select {
+	case t.token <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (t *Turn) giveBack() {
+	if t != nil {
+		<-t.token
+	}
+}
+
+// command is the program to run.
+func (s *Spec) command() Command {
+	args := s.Args
+	if len(args) == 0 {
+		args = []string{"/bin/sh", "-c", s.Command}
+	}
+	return Command{Args: args, Env: s.Env, User: s.User, Timeout: s.Timeout}
+}
+
+// title is the command as people read it.
+func (s *Spec) title() string {
+	if len(s.Args) == 0 {
+		return s.Command
+	}
+	return strings.Join(s.Args, " ")
 }
 
 // Load reads the triggers of dir: every regular file without a dot in its name, as JSON

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,10 +34,10 @@ func TestParse(t *testing.T) {
 		if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.fault)
 		}
-		if c.name == "all" && s != (Spec{"n", "/certs", "true", true, 90 * time.Second}) {
+		if c.name == "all" && !reflect.DeepEqual(s, Spec{Name: "n", Path: "/certs", Command: "true", Null: true, Timeout: 90 * time.Second}) {
 			t.Errorf("%+v", s)
 		}
-		if c.name == "least" && s != (Spec{"n", "/certs", "true", false, DefaultTimeout}) {
+		if c.name == "least" && !reflect.DeepEqual(s, Spec{Name: "n", Path: "/certs", Command: "true", Timeout: DefaultTimeout}) {
 			t.Errorf("%+v", s)
 		}
 	}
