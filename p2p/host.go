@@ -33,7 +33,7 @@ func SetLibraryLog(h slog.Handler) { gologshim.SetDefaultHandler(h) }
 
 // newHost makes the libp2p host, which does not listen yet. Only TCP and QUIC, no relay, no discovery: addresses come
 // from the config and from members.
-func newHost(key ed25519.PrivateKey, gate connmgr.ConnectionGater, version string, metrics prometheus.Registerer) (host.Host, error) {
+func newHost(key ed25519.PrivateKey, gate connmgr.ConnectionGater, version string, metrics prometheus.Registerer, more []libp2p.Option) (host.Host, error) {
 	priv, err := crypto.UnmarshalEd25519PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("read identity key: %w", err)
@@ -71,7 +71,7 @@ func newHost(key ed25519.PrivateKey, gate connmgr.ConnectionGater, version strin
 	} else {
 		options = append(options, libp2p.PrometheusRegisterer(metrics))
 	}
-	h, err := libp2p.New(options...)
+	h, err := libp2p.New(append(options, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("make libp2p host: %w", err)
 	}

@@ -51,7 +51,7 @@ func (l *lines) logger() *slog.Logger {
 // rawPeer is a libp2p host that keeps none of our rules.
 func rawPeer(t *testing.T, key ed25519.PrivateKey) libhost.Host {
 	t.Helper()
-	h, err := newHost(key, nil, "raw", nil)
+	h, err := newHost(key, nil, "raw", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

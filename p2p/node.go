@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -49,6 +50,8 @@ type Options struct {
 	Libp2pMetrics bool                  // also those of libp2p, some 400 series
 	// Alarm is told of what an operator has to look at; nil ignores it. It must not block.
 	Alarm func(code, message string)
+	// HostOptions go to libp2p after our own. It is a seam for tests, which put a network in memory below the host.
+	HostOptions []libp2p.Option
 }
 
 // The codes that go to Options.Alarm.
@@ -138,7 +141,7 @@ func New(o Options) (*Node, error) {
 	if o.Libp2pMetrics {
 		libp2pMetrics = o.Registerer
 	}
-	if n.host, err = newHost(o.Key, n.gate, o.Version, libp2pMetrics); err != nil {
+	if n.host, err = newHost(o.Key, n.gate, o.Version, libp2pMetrics, o.HostOptions); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(listen(n.host, listenOn), n.register(o.Registerer)); err != nil {

@@ -31,11 +31,17 @@ var be = binary.BigEndian
 
 // Encoder and decoder are safe for concurrent use. Windows are small: an agent should be small, and a frame is.
 var (
-	zEncoder = must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
-		zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true)))
+	zEncoder = newEncoder()
 	zDecoder = must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxMemory(maxPolicyText)))
 )
+
+func newEncoder() *zstd.Encoder {
+	e := must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
+		zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true)))
+	e.EncodeAll(nil, nil) // it makes its channel now, not at its first use, which may be in a bubble of virtual time
+	return e
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
