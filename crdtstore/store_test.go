@@ -638,3 +638,44 @@ func TestPolicyOlderThanTheJoinTokenStaysOut(t *testing.T) {
 		t.Fatal("a revocation of an older text does not count")
 	}
 }
+
+func TestCorruptedValueIsAnErrorNeverAWrongAnswer(t *testing.T) {
+	n := newTestNet(t, 1)
+	a := n.start("a", nil)
+	a.apply(n.openPolicy())
+	a.put("/p", "the right value")
+	a.put("/other", "fine")
+	a.disk.mu.Lock()
+	a.disk.rows.Scan(func(r memRow) bool {
+		if i := bytes.Index(r.value, []byte("the right value")); i >= 0 {
+			r.value[i] ^= 1
+		}
+		return true
+	})
+	a.disk.mu.Unlock()
+	sn, err := a.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sn.Close()
+	if item, err := sn.Get("/p", true); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("a flipped bit reads as %q, %v", item.Value, err)
+	}
+	if !a.alarmed("corrupt") {
+		t.Error("no alarm")
+	}
+	if item, err := sn.Get("/other", true); err != nil || string(item.Value) != "fine" {
+		t.Errorf("the other value: %q, %v", item.Value, err)
+	}
+	err = a.Missing(context.Background(), nil, a.self, func(p record.Parcel) error {
+		for _, e := range p.Entries {
+			if bytes.Contains(e, []byte("right value")) {
+				t.Error("a damaged entry is handed on")
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

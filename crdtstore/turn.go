@@ -80,7 +80,9 @@ func (t *turn) block(b *record.Block, entries map[record.ID][]byte) (isNew bool,
 	if err := b.CheckLinks(t.header); err != nil {
 		return false, err
 	}
-	t.noteFork(b)
+	if err := t.noteFork(b); err != nil {
+		return false, err
+	}
 	t.accept(b)
 	t.foreign = append(t.foreign, b)
 	for _, w := range b.Writes {
@@ -104,20 +106,34 @@ func (t *turn) accept(b *record.Block) {
 	t.s.counters.blocks++
 }
 
-// noteFork reports a second block for one number of a chain. Both count.
-func (t *turn) noteFork(b *record.Block) {
+// noteFork reports a second block for one number of a chain, naming both: they are held, and their signatures are the
+// proof. Both count.
+func (t *turn) noteFork(b *record.Block) error {
 	id := chainID{b.Origin, b.Incarnation}
 	if id == t.s.chain {
 		// Our own key and incarnation, but not from this store: it was rolled back, or the identity is used twice.
 		t.s.alarm("identity-reused", "a block signed by this agent came back that this store does not have; "+
 			"the store was rolled back or another agent uses the same identity.key")
 		t.s.renew = true
-		return
+		return nil
 	}
-	if c, ok := t.dag.chains[id]; ok && b.Seq <= c.seq {
-		t.s.alarm("fork", fmt.Sprintf("%s signed two blocks with number %d: %s and another; its store was rolled back, "+
-			"its identity is used twice, or it is hostile", b.Origin, b.Seq, b.Digest))
+	if c, ok := t.dag.chains[id]; !ok || b.Seq > c.seq {
+		return nil
 	}
+	var other record.Digest
+	for _, f := range t.fresh {
+		if f.Bundle != nil && f.Origin == b.Origin && f.Incarnation == b.Incarnation && f.Seq == b.Seq {
+			other = f.Digest
+		}
+	}
+	number := chainKey(id, b.Seq, record.Digest{})
+	err := t.view.Scan(number[:len(number)-32], nil, false, func(k, _ []byte) (bool, error) {
+		_, _, other, _ = parseChainKey(k)
+		return false, nil
+	})
+	t.s.alarm("fork", fmt.Sprintf("%s signed two blocks with number %d, %s and %s; its store was rolled back, "+
+		"its identity is used twice, or it is hostile", b.Origin, b.Seq, b.Digest, other))
+	return err
 }
 
 // has tells whether a block is held, in this turn too.
