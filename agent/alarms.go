@@ -100,7 +100,7 @@ var alarmHints = map[string]string{
 	"bad-reload":        "syncagent config check",
 	"paused":            "syncagent peers resume",
 	"disk-full":         "free space on the disk of data_dir, or lower store.min_free",
-	"clock":             "check the time service of this host",
+	alarmClock:          "mend the time service of this host; agent time never goes back, so if it was ahead, keep the agent stopped for as long as it was",
 	"corrupt":           "check the disk; stop the agent, move its store away and start it: the other agents fill it again",
 	"diverged":          "compare block_digest of syncagent status on both hosts, and report it",
 	"invalid-data":      "look at the member that the message names: its program or its host may not be sound",

@@ -76,7 +76,7 @@ func (n ownNetwork) Peers() []*apiv1.Peer {
 			ms := milliseconds(p.RTT)
 			peers[i].RttMs = &ms
 		}
-		if p.Connected {
+		if p.Connected && p.Incarnation != 0 { // it has said hello, and so the time
 			ms := milliseconds(p.Skew)
 			peers[i].ClockSkewMs = &ms
 		}

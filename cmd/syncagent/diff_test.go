@@ -1,0 +1,48 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	apiv1 "syncagent/agent/api/v1"
+)
+
+// TestDifferences holds each reason that diff can name.
+func TestDifferences(t *testing.T) {
+	skew := -400_000.0
+	for _, tc := range []struct {
+		name   string
+		status *apiv1.StatusResponse
+		peer   *apiv1.Peer
+		want   string
+	}{
+		{"equal", &apiv1.StatusResponse{PolicySerial: 1, WithheldEntries: 5}, &apiv1.Peer{Connected: true, Equal: true, PolicySerial: 1}, ""},
+		{"away", &apiv1.StatusResponse{PolicySerial: 1}, &apiv1.Peer{}, "away"},
+		{"behind", &apiv1.StatusResponse{}, &apiv1.Peer{Connected: true, LagBlocks: 3}, "behind"},
+		{"ahead", &apiv1.StatusResponse{}, &apiv1.Peer{Connected: true}, "ahead"},
+		{"policy", &apiv1.StatusResponse{PolicySerial: 2}, &apiv1.Peer{Connected: true, Equal: true, PolicySerial: 1}, "policy"},
+		{"much", &apiv1.StatusResponse{MissingEntries: 1, Pending: 1}, &apiv1.Peer{Connected: true, Equal: true, ClockSkewMs: &skew}, "missing pending clock"},
+	} {
+		var codes []string
+		for _, l := range differences(tc.status, tc.peer) {
+			codes = append(codes, l.Code)
+		}
+		if got := strings.Join(codes, " "); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestFindPeer holds how a peer can be named.
+func TestFindPeer(t *testing.T) {
+	peers := []*apiv1.Peer{{PeerId: "12D3KooWaaaa", Alias: "web1", Name: "web2"}, {PeerId: "12D3KooWbbbb", Alias: "web2"}, {PeerId: "12D3KooWxbbbb", Name: "n"}, {PeerId: "12D3KooWcccc", Name: "n"}}
+	for word, want := range map[string]string{
+		"web1": "12D3KooWaaaa", "web2": "12D3KooWbbbb", "12D3KooWcccc": "12D3KooWcccc", "cccc": "12D3KooWcccc",
+		"n": "", "bbbb": "", "ccc": "", "web3": "",
+	} {
+		p, err := findPeer(peers, word)
+		if p.GetPeerId() != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %s, %v", word, p.GetPeerId(), err)
+		}
+	}
+}
