@@ -344,7 +344,7 @@ func (r *running) newServer(ctx context.Context) *server {
 	s := &server{
 		log: a.log.With("part", "api"), metrics: r.metrics, timeout: requestTimeout,
 		requests: make(chan struct{}, c.Limits.Requests), watches: make(chan struct{}, c.Limits.Watches),
-		kv: &kv{self: self, store: own, stop: ctx, now: r.store.AgentTime},
+		kv: &kv{self: self, network: a.network, store: own, stop: ctx, now: r.store.AgentTime},
 		service: &service{
 			self: self, name: c.AgentName(), network: a.network, version: a.options.Version, started: time.Now(),
 			ready: a.ready.Load, store: own, peers: ownNetwork{r.node}, mirrors: r.mirrors, alarms: a.alarms, parsePolicy: parsePolicy,

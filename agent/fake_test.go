@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"syncagent/acl"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore"
 	"syncagent/crdtstore/record"
@@ -35,6 +36,7 @@ type fakeStore struct {
 	text    []byte
 	fail    error // what Write returns, if set
 	listed  atomic.Int64
+	relayed []*record.Write
 }
 
 func newFakeStore() *fakeStore {
@@ -245,6 +247,46 @@ func (f *fakeStore) PolicyText() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.text
+}
+
+func (f *fakeStore) Policies() [][]byte { return [][]byte{f.PolicyText()} }
+
+func (f *fakeStore) HLCFor([]string) (record.HLC, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.clock + 1, nil
+}
+
+func (f *fakeStore) Relay(_ context.Context, w *record.Write, _ [][]byte) (record.Version, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return record.Version{}, f.fail
+	}
+	f.relayed = append(f.relayed, w)
+	return record.Version{HLC: w.HLC, Write: w.ID()}, nil
+}
+
+func (s *fakeSnapshot) Preview(next *acl.Policy, fn func(crdtstore.PathChange) error) error {
+	return s.List("/", false, func(i crdtstore.Item) error {
+		if next.MayReadPath(i.Author, i.Path) {
+			return nil
+		}
+		return fn(crdtstore.PathChange{Path: i.Path, Now: &i, Lost: true})
+	})
+}
+
+func (s *fakeSnapshot) Written(author record.PublicKey, since record.HLC, fn func(crdtstore.Item, bool) error) error {
+	for _, e := range s.events {
+		if e.Item.Author == author && e.Item.Version.HLC >= since {
+			item := e.Item
+			item.Value = nil
+			if err := fn(item, s.items[item.Path].Version == item.Version); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (f *fakeStore) Stats() crdtstore.Stats {

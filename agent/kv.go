@@ -22,10 +22,11 @@ const (
 // kv serves the KV service. Its callers act as this agent: the store signs their writes and judges them by the policy;
 // reads are judged here.
 type kv struct {
-	self  record.PublicKey
-	store store
-	stop  context.Context //nolint:containedctx // ends all streams when the agent stops; it is no request's context
-	now   func() time.Time
+	self    record.PublicKey
+	network record.NetworkID
+	store   store
+	stop    context.Context //nolint:containedctx // ends all streams when the agent stops; it is no request's context
+	now     func() time.Time
 }
 
 func (k *kv) Put(ctx context.Context, r *connect.Request[apiv1.PutRequest]) (*connect.Response[apiv1.WriteResponse], error) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 
+	"syncagent/acl"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore"
 	"syncagent/crdtstore/record"
@@ -12,6 +13,9 @@ import (
 type store interface {
 	// Write makes the operations durable as one atomic write.
 	Write(ctx context.Context, ops []crdtstore.Op) (record.Version, error)
+	// Relay makes a write that a client signed durable; HLCFor gives the time to sign it with.
+	Relay(ctx context.Context, w *record.Write, entries [][]byte) (record.Version, error)
+	HLCFor(paths []string) (record.HLC, error)
 	// Snapshot opens one state of the store for reading; it must be closed.
 	Snapshot() (snapshot, error)
 	// Watch calls fn for every event until ctx ends or fn fails. A slow fn delays nobody else.
@@ -22,6 +26,8 @@ type store interface {
 	Policy() policy
 	// PolicyText is the signed text in force.
 	PolicyText() []byte
+	// Policies are the signed texts that are kept, the one in force first.
+	Policies() [][]byte
 	Stats() crdtstore.Stats
 }
 
@@ -39,6 +45,9 @@ type snapshot interface {
 	Count(prefix string) (int64, error)
 	// History gives the known versions of a path, newest first. Size is -1 where the content is no longer held.
 	History(path string, values bool) ([]crdtstore.Item, error)
+	// Preview tells what another policy would change, Written what one key wrote.
+	Preview(next *acl.Policy, fn func(crdtstore.PathChange) error) error
+	Written(author record.PublicKey, since record.HLC, fn func(item crdtstore.Item, shown bool) error) error
 	Cursor() string
 	Close()
 }

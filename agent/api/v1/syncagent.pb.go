@@ -791,6 +791,159 @@ func (x *RestoreRequest) GetIfVersion() string {
 	return ""
 }
 
+type ClockRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1024.
+	Paths         []string `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClockRequest) Reset() {
+	*x = ClockRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockRequest) ProtoMessage() {}
+
+func (x *ClockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockRequest.ProtoReflect.Descriptor instead.
+func (*ClockRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ClockRequest) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+type ClockResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 hex digits.
+	Hlc string `protobuf:"bytes,1,opt,name=hlc,proto3" json:"hlc,omitempty"`
+	// The network that the signature has to name.
+	Network       string `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClockResponse) Reset() {
+	*x = ClockResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockResponse) ProtoMessage() {}
+
+func (x *ClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockResponse.ProtoReflect.Descriptor instead.
+func (*ClockResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ClockResponse) GetHlc() string {
+	if x != nil {
+		return x.Hlc
+	}
+	return ""
+}
+
+func (x *ClockResponse) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+type RelayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The write with its author and signature, as in ARCHITECTURE.md.
+	Write []byte `protobuf:"bytes,1,opt,name=write,proto3" json:"write,omitempty"`
+	// The entries of its slots, in their order.
+	Entries       [][]byte `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayRequest) Reset() {
+	*x = RelayRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayRequest) ProtoMessage() {}
+
+func (x *RelayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
+func (*RelayRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RelayRequest) GetWrite() []byte {
+	if x != nil {
+		return x.Write
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetEntries() [][]byte {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -802,7 +955,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +967,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +980,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{9}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetRequest) GetPath() string {
@@ -853,7 +1006,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +1018,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +1031,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetResponse) GetEntry() *Entry {
@@ -899,7 +1052,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1064,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1077,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -952,7 +1105,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1117,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1130,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListResponse) GetEntries() []*Entry {
@@ -1003,7 +1156,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1168,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1181,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CountRequest) GetPrefix() string {
@@ -1047,7 +1200,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1212,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1225,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CountResponse) GetCount() int64 {
@@ -1095,7 +1248,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1260,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1273,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchRequest) GetPrefixes() []string {
@@ -1154,7 +1307,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1319,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1332,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchResponse) GetEvents() []*Event {
@@ -1203,7 +1356,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1368,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1381,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Event) GetType() EventType {
@@ -1267,7 +1420,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1432,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1445,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
 }
 
 type StatusResponse struct {
@@ -1333,7 +1486,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1498,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1511,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StatusResponse) GetName() string {
@@ -1529,7 +1682,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1694,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1707,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Alarm) GetCode() string {
@@ -1610,7 +1763,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1775,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1788,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Peer) GetPeerId() string {
@@ -1738,7 +1891,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1903,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1916,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Mirror) GetPrefix() string {
@@ -1837,7 +1990,7 @@ type Trigger struct {
 
 func (x *Trigger) Reset() {
 	*x = Trigger{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +2002,7 @@ func (x *Trigger) String() string {
 func (*Trigger) ProtoMessage() {}
 
 func (x *Trigger) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +2015,7 @@ func (x *Trigger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trigger.ProtoReflect.Descriptor instead.
 func (*Trigger) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Trigger) GetPath() string {
@@ -1915,7 +2068,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2080,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2093,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
 }
 
 type PeersResponse struct {
@@ -1953,7 +2106,7 @@ type PeersResponse struct {
 
 func (x *PeersResponse) Reset() {
 	*x = PeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2118,7 @@ func (x *PeersResponse) String() string {
 func (*PeersResponse) ProtoMessage() {}
 
 func (x *PeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2131,7 @@ func (x *PeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersResponse.ProtoReflect.Descriptor instead.
 func (*PeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PeersResponse) GetPeers() []*Peer {
@@ -2003,7 +2156,7 @@ type PausePeersRequest struct {
 
 func (x *PausePeersRequest) Reset() {
 	*x = PausePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2168,7 @@ func (x *PausePeersRequest) String() string {
 func (*PausePeersRequest) ProtoMessage() {}
 
 func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2181,7 @@ func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersRequest.ProtoReflect.Descriptor instead.
 func (*PausePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
 }
 
 type PausePeersResponse struct {
@@ -2039,7 +2192,7 @@ type PausePeersResponse struct {
 
 func (x *PausePeersResponse) Reset() {
 	*x = PausePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2204,7 @@ func (x *PausePeersResponse) String() string {
 func (*PausePeersResponse) ProtoMessage() {}
 
 func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2217,7 @@ func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersResponse.ProtoReflect.Descriptor instead.
 func (*PausePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
 }
 
 type ResumePeersRequest struct {
@@ -2075,7 +2228,7 @@ type ResumePeersRequest struct {
 
 func (x *ResumePeersRequest) Reset() {
 	*x = ResumePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2240,7 @@ func (x *ResumePeersRequest) String() string {
 func (*ResumePeersRequest) ProtoMessage() {}
 
 func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2253,7 @@ func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersRequest.ProtoReflect.Descriptor instead.
 func (*ResumePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
 }
 
 type ResumePeersResponse struct {
@@ -2111,7 +2264,7 @@ type ResumePeersResponse struct {
 
 func (x *ResumePeersResponse) Reset() {
 	*x = ResumePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2276,7 @@ func (x *ResumePeersResponse) String() string {
 func (*ResumePeersResponse) ProtoMessage() {}
 
 func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2289,7 @@ func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersResponse.ProtoReflect.Descriptor instead.
 func (*ResumePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
 }
 
 type IDRequest struct {
@@ -2147,7 +2300,7 @@ type IDRequest struct {
 
 func (x *IDRequest) Reset() {
 	*x = IDRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2312,7 @@ func (x *IDRequest) String() string {
 func (*IDRequest) ProtoMessage() {}
 
 func (x *IDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2325,7 @@ func (x *IDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDRequest.ProtoReflect.Descriptor instead.
 func (*IDRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
 }
 
 type IDResponse struct {
@@ -2187,7 +2340,7 @@ type IDResponse struct {
 
 func (x *IDResponse) Reset() {
 	*x = IDResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2352,7 @@ func (x *IDResponse) String() string {
 func (*IDResponse) ProtoMessage() {}
 
 func (x *IDResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2365,7 @@ func (x *IDResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDResponse.ProtoReflect.Descriptor instead.
 func (*IDResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *IDResponse) GetName() string {
@@ -2244,7 +2397,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2409,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2422,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
 }
 
 type ShowResponse struct {
@@ -2285,7 +2438,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2450,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2463,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -2344,7 +2497,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2509,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2522,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -2390,7 +2543,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2555,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2568,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -2432,6 +2585,485 @@ func (x *ApplyResponse) GetHash() string {
 	return ""
 }
 
+type LogRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogRequest) Reset() {
+	*x = LogRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogRequest) ProtoMessage() {}
+
+func (x *LogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
+func (*LogRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
+}
+
+type LogResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Texts         []*PolicyText          `protobuf:"bytes,1,rep,name=texts,proto3" json:"texts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogResponse) Reset() {
+	*x = LogResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogResponse) ProtoMessage() {}
+
+func (x *LogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
+func (*LogResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *LogResponse) GetTexts() []*PolicyText {
+	if x != nil {
+		return x.Texts
+	}
+	return nil
+}
+
+type PolicyText struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Signed []byte                 `protobuf:"bytes,1,opt,name=signed,proto3" json:"signed,omitempty"`
+	Serial uint64                 `protobuf:"varint,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Hex SHA-256 of the text without signatures.
+	Hash string `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Peer IDs of the admins who signed it.
+	Signers []string `protobuf:"bytes,4,rep,name=signers,proto3" json:"signers,omitempty"`
+	InForce bool     `protobuf:"varint,5,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	// Number of its revoke lines.
+	Revokes       int64 `protobuf:"varint,6,opt,name=revokes,proto3" json:"revokes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyText) Reset() {
+	*x = PolicyText{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyText) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyText) ProtoMessage() {}
+
+func (x *PolicyText) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
+func (*PolicyText) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PolicyText) GetSigned() []byte {
+	if x != nil {
+		return x.Signed
+	}
+	return nil
+}
+
+func (x *PolicyText) GetSerial() uint64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *PolicyText) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *PolicyText) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *PolicyText) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+func (x *PolicyText) GetRevokes() int64 {
+	if x != nil {
+		return x.Revokes
+	}
+	return 0
+}
+
+type PreviewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A policy text, signed or not; its network and serial do not count.
+	Text          []byte `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewRequest) Reset() {
+	*x = PreviewRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewRequest) ProtoMessage() {}
+
+func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
+func (*PreviewRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *PreviewRequest) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+type PreviewResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*PathChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewResponse) Reset() {
+	*x = PreviewResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewResponse) ProtoMessage() {}
+
+func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewResponse.ProtoReflect.Descriptor instead.
+func (*PreviewResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *PreviewResponse) GetChanges() []*PathChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type PathChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: this agent may not read the path, or holds nothing of it.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Absent: it shows nothing.
+	Now  *Entry `protobuf:"bytes,2,opt,name=now,proto3" json:"now,omitempty"`
+	Then *Entry `protobuf:"bytes,3,opt,name=then,proto3" json:"then,omitempty"`
+	// The winner of the path is a value, for all that this agent knows, and would not be allowed any more.
+	Lost          bool `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathChange) Reset() {
+	*x = PathChange{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathChange) ProtoMessage() {}
+
+func (x *PathChange) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
+func (*PathChange) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *PathChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PathChange) GetNow() *Entry {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+func (x *PathChange) GetThen() *Entry {
+	if x != nil {
+		return x.Then
+	}
+	return nil
+}
+
+func (x *PathChange) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+type WrittenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Peer ID.
+	Author string `protobuf:"bytes,1,opt,name=author,proto3" json:"author,omitempty"`
+	// Absent: everything.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WrittenRequest) Reset() {
+	*x = WrittenRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WrittenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WrittenRequest) ProtoMessage() {}
+
+func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WrittenRequest.ProtoReflect.Descriptor instead.
+func (*WrittenRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *WrittenRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *WrittenRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type WrittenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*WrittenEntry        `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WrittenResponse) Reset() {
+	*x = WrittenResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WrittenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WrittenResponse) ProtoMessage() {}
+
+func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WrittenResponse.ProtoReflect.Descriptor instead.
+func (*WrittenResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *WrittenResponse) GetEntries() []*WrittenEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type WrittenEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The path is empty when this agent may not read it or holds nothing of it; the size is -1 when the content is gone.
+	Entry *Entry `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// The path shows it now.
+	Shown         bool `protobuf:"varint,2,opt,name=shown,proto3" json:"shown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WrittenEntry) Reset() {
+	*x = WrittenEntry{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WrittenEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WrittenEntry) ProtoMessage() {}
+
+func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WrittenEntry.ProtoReflect.Descriptor instead.
+func (*WrittenEntry) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *WrittenEntry) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *WrittenEntry) GetShown() bool {
+	if x != nil {
+		return x.Shown
+	}
+	return false
+}
+
 // ErrorInfo is the detail of every error.
 type ErrorInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2446,7 +3078,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +3090,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2471,7 +3103,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -2554,7 +3186,15 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
-	"if_version\x18\x03 \x01(\tR\tifVersion\"E\n" +
+	"if_version\x18\x03 \x01(\tR\tifVersion\"$\n" +
+	"\fClockRequest\x12\x14\n" +
+	"\x05paths\x18\x01 \x03(\tR\x05paths\";\n" +
+	"\rClockResponse\x12\x10\n" +
+	"\x03hlc\x18\x01 \x01(\tR\x03hlc\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\">\n" +
+	"\fRelayRequest\x12\x14\n" +
+	"\x05write\x18\x01 \x01(\fR\x05write\x12\x18\n" +
+	"\aentries\x18\x02 \x03(\fR\aentries\"E\n" +
 	"\n" +
 	"GetRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
@@ -2675,7 +3315,37 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x06signed\x18\x01 \x01(\fR\x06signed\";\n" +
 	"\rApplyResponse\x12\x16\n" +
 	"\x06serial\x18\x01 \x01(\x04R\x06serial\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\tR\x04hash\"M\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\f\n" +
+	"\n" +
+	"LogRequest\"=\n" +
+	"\vLogResponse\x12.\n" +
+	"\x05texts\x18\x01 \x03(\v2\x18.syncagent.v1.PolicyTextR\x05texts\"\x9f\x01\n" +
+	"\n" +
+	"PolicyText\x12\x16\n" +
+	"\x06signed\x18\x01 \x01(\fR\x06signed\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\x04R\x06serial\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\tR\x04hash\x12\x18\n" +
+	"\asigners\x18\x04 \x03(\tR\asigners\x12\x19\n" +
+	"\bin_force\x18\x05 \x01(\bR\ainForce\x12\x18\n" +
+	"\arevokes\x18\x06 \x01(\x03R\arevokes\"$\n" +
+	"\x0ePreviewRequest\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\"E\n" +
+	"\x0fPreviewResponse\x122\n" +
+	"\achanges\x18\x01 \x03(\v2\x18.syncagent.v1.PathChangeR\achanges\"\x84\x01\n" +
+	"\n" +
+	"PathChange\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12%\n" +
+	"\x03now\x18\x02 \x01(\v2\x13.syncagent.v1.EntryR\x03now\x12'\n" +
+	"\x04then\x18\x03 \x01(\v2\x13.syncagent.v1.EntryR\x04then\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\bR\x04lost\"Z\n" +
+	"\x0eWrittenRequest\x12\x16\n" +
+	"\x06author\x18\x01 \x01(\tR\x06author\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"G\n" +
+	"\x0fWrittenResponse\x124\n" +
+	"\aentries\x18\x01 \x03(\v2\x1a.syncagent.v1.WrittenEntryR\aentries\"O\n" +
+	"\fWrittenEntry\x12)\n" +
+	"\x05entry\x18\x01 \x01(\v2\x13.syncagent.v1.EntryR\x05entry\x12\x14\n" +
+	"\x05shown\x18\x02 \x01(\bR\x05shown\"M\n" +
 	"\tErrorInfo\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
@@ -2686,7 +3356,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x11EVENT_TYPE_DELETE\x10\x02\x12\x15\n" +
 	"\x11EVENT_TYPE_SYNCED\x10\x03\x12\x14\n" +
 	"\x10EVENT_TYPE_RESET\x10\x04\x12\x15\n" +
-	"\x11EVENT_TYPE_POLICY\x10\x052\xd9\x04\n" +
+	"\x11EVENT_TYPE_POLICY\x10\x052\xdd\x05\n" +
 	"\x02KV\x12<\n" +
 	"\x03Put\x12\x18.syncagent.v1.PutRequest\x1a\x1b.syncagent.v1.WriteResponse\x12:\n" +
 	"\x03Get\x12\x18.syncagent.v1.GetRequest\x1a\x19.syncagent.v1.GetResponse\x12?\n" +
@@ -2696,17 +3366,22 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x05Batch\x12\x1a.syncagent.v1.BatchRequest\x1a\x1b.syncagent.v1.WriteResponse\x12B\n" +
 	"\x05Watch\x12\x1a.syncagent.v1.WatchRequest\x1a\x1b.syncagent.v1.WatchResponse0\x01\x12F\n" +
 	"\aHistory\x12\x1c.syncagent.v1.HistoryRequest\x1a\x1d.syncagent.v1.HistoryResponse\x12D\n" +
-	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse2\xec\x02\n" +
+	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
+	"\x05Clock\x12\x1a.syncagent.v1.ClockRequest\x1a\x1b.syncagent.v1.ClockResponse\x12@\n" +
+	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse2\xec\x02\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
 	"\x05Peers\x12\x1a.syncagent.v1.PeersRequest\x1a\x1b.syncagent.v1.PeersResponse\x12O\n" +
 	"\n" +
 	"PausePeers\x12\x1f.syncagent.v1.PausePeersRequest\x1a .syncagent.v1.PausePeersResponse\x12R\n" +
 	"\vResumePeers\x12 .syncagent.v1.ResumePeersRequest\x1a!.syncagent.v1.ResumePeersResponse\x127\n" +
-	"\x02ID\x12\x17.syncagent.v1.IDRequest\x1a\x18.syncagent.v1.IDResponse2\x89\x01\n" +
+	"\x02ID\x12\x17.syncagent.v1.IDRequest\x1a\x18.syncagent.v1.IDResponse2\xd9\x02\n" +
 	"\x06Policy\x12=\n" +
 	"\x04Show\x12\x19.syncagent.v1.ShowRequest\x1a\x1a.syncagent.v1.ShowResponse\x12@\n" +
-	"\x05Apply\x12\x1a.syncagent.v1.ApplyRequest\x1a\x1b.syncagent.v1.ApplyResponseB\x1eZ\x1csyncagent/agent/api/v1;apiv1b\x06proto3"
+	"\x05Apply\x12\x1a.syncagent.v1.ApplyRequest\x1a\x1b.syncagent.v1.ApplyResponse\x12:\n" +
+	"\x03Log\x12\x18.syncagent.v1.LogRequest\x1a\x19.syncagent.v1.LogResponse\x12H\n" +
+	"\aPreview\x12\x1c.syncagent.v1.PreviewRequest\x1a\x1d.syncagent.v1.PreviewResponse0\x01\x12H\n" +
+	"\aWritten\x12\x1c.syncagent.v1.WrittenRequest\x1a\x1d.syncagent.v1.WrittenResponse0\x01B\x1eZ\x1csyncagent/agent/api/v1;apiv1b\x06proto3"
 
 var (
 	file_agent_api_v1_syncagent_proto_rawDescOnce sync.Once
@@ -2721,7 +3396,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(EventType)(0),                // 0: syncagent.v1.EventType
 	(*Entry)(nil),                 // 1: syncagent.v1.Entry
@@ -2733,93 +3408,122 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*HistoryRequest)(nil),        // 7: syncagent.v1.HistoryRequest
 	(*HistoryResponse)(nil),       // 8: syncagent.v1.HistoryResponse
 	(*RestoreRequest)(nil),        // 9: syncagent.v1.RestoreRequest
-	(*GetRequest)(nil),            // 10: syncagent.v1.GetRequest
-	(*GetResponse)(nil),           // 11: syncagent.v1.GetResponse
-	(*ListRequest)(nil),           // 12: syncagent.v1.ListRequest
-	(*ListResponse)(nil),          // 13: syncagent.v1.ListResponse
-	(*CountRequest)(nil),          // 14: syncagent.v1.CountRequest
-	(*CountResponse)(nil),         // 15: syncagent.v1.CountResponse
-	(*WatchRequest)(nil),          // 16: syncagent.v1.WatchRequest
-	(*WatchResponse)(nil),         // 17: syncagent.v1.WatchResponse
-	(*Event)(nil),                 // 18: syncagent.v1.Event
-	(*StatusRequest)(nil),         // 19: syncagent.v1.StatusRequest
-	(*StatusResponse)(nil),        // 20: syncagent.v1.StatusResponse
-	(*Alarm)(nil),                 // 21: syncagent.v1.Alarm
-	(*Peer)(nil),                  // 22: syncagent.v1.Peer
-	(*Mirror)(nil),                // 23: syncagent.v1.Mirror
-	(*Trigger)(nil),               // 24: syncagent.v1.Trigger
-	(*PeersRequest)(nil),          // 25: syncagent.v1.PeersRequest
-	(*PeersResponse)(nil),         // 26: syncagent.v1.PeersResponse
-	(*PausePeersRequest)(nil),     // 27: syncagent.v1.PausePeersRequest
-	(*PausePeersResponse)(nil),    // 28: syncagent.v1.PausePeersResponse
-	(*ResumePeersRequest)(nil),    // 29: syncagent.v1.ResumePeersRequest
-	(*ResumePeersResponse)(nil),   // 30: syncagent.v1.ResumePeersResponse
-	(*IDRequest)(nil),             // 31: syncagent.v1.IDRequest
-	(*IDResponse)(nil),            // 32: syncagent.v1.IDResponse
-	(*ShowRequest)(nil),           // 33: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 34: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 35: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 36: syncagent.v1.ApplyResponse
-	(*ErrorInfo)(nil),             // 37: syncagent.v1.ErrorInfo
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*ClockRequest)(nil),          // 10: syncagent.v1.ClockRequest
+	(*ClockResponse)(nil),         // 11: syncagent.v1.ClockResponse
+	(*RelayRequest)(nil),          // 12: syncagent.v1.RelayRequest
+	(*GetRequest)(nil),            // 13: syncagent.v1.GetRequest
+	(*GetResponse)(nil),           // 14: syncagent.v1.GetResponse
+	(*ListRequest)(nil),           // 15: syncagent.v1.ListRequest
+	(*ListResponse)(nil),          // 16: syncagent.v1.ListResponse
+	(*CountRequest)(nil),          // 17: syncagent.v1.CountRequest
+	(*CountResponse)(nil),         // 18: syncagent.v1.CountResponse
+	(*WatchRequest)(nil),          // 19: syncagent.v1.WatchRequest
+	(*WatchResponse)(nil),         // 20: syncagent.v1.WatchResponse
+	(*Event)(nil),                 // 21: syncagent.v1.Event
+	(*StatusRequest)(nil),         // 22: syncagent.v1.StatusRequest
+	(*StatusResponse)(nil),        // 23: syncagent.v1.StatusResponse
+	(*Alarm)(nil),                 // 24: syncagent.v1.Alarm
+	(*Peer)(nil),                  // 25: syncagent.v1.Peer
+	(*Mirror)(nil),                // 26: syncagent.v1.Mirror
+	(*Trigger)(nil),               // 27: syncagent.v1.Trigger
+	(*PeersRequest)(nil),          // 28: syncagent.v1.PeersRequest
+	(*PeersResponse)(nil),         // 29: syncagent.v1.PeersResponse
+	(*PausePeersRequest)(nil),     // 30: syncagent.v1.PausePeersRequest
+	(*PausePeersResponse)(nil),    // 31: syncagent.v1.PausePeersResponse
+	(*ResumePeersRequest)(nil),    // 32: syncagent.v1.ResumePeersRequest
+	(*ResumePeersResponse)(nil),   // 33: syncagent.v1.ResumePeersResponse
+	(*IDRequest)(nil),             // 34: syncagent.v1.IDRequest
+	(*IDResponse)(nil),            // 35: syncagent.v1.IDResponse
+	(*ShowRequest)(nil),           // 36: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 37: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 38: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 39: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 40: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 41: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 42: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 43: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 44: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 45: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 46: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 47: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 48: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 49: syncagent.v1.ErrorInfo
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	38, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	38, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	39, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	50, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	50, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	51, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	2,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	3,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	4,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
 	1,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
 	1,  // 7: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
 	1,  // 8: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
-	18, // 9: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
+	21, // 9: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
 	0,  // 10: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
 	1,  // 11: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
-	21, // 12: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
-	22, // 13: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
-	23, // 14: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
-	24, // 15: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	38, // 16: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	22, // 17: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	2,  // 18: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	10, // 19: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	12, // 20: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	14, // 21: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	3,  // 22: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	5,  // 23: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	16, // 24: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	7,  // 25: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
-	9,  // 26: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
-	19, // 27: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	25, // 28: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	27, // 29: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	29, // 30: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	31, // 31: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	33, // 32: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	35, // 33: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	6,  // 34: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	11, // 35: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	13, // 36: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	15, // 37: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	6,  // 38: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	6,  // 39: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	17, // 40: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	8,  // 41: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	6,  // 42: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	20, // 43: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	26, // 44: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	28, // 45: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	30, // 46: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	32, // 47: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	34, // 48: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	36, // 49: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	34, // [34:50] is the sub-list for method output_type
-	18, // [18:34] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	24, // 12: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
+	25, // 13: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
+	26, // 14: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
+	27, // 15: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
+	50, // 16: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	25, // 17: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
+	42, // 18: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	45, // 19: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	1,  // 20: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
+	1,  // 21: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
+	50, // 22: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	48, // 23: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	1,  // 24: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
+	2,  // 25: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	13, // 26: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	15, // 27: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	17, // 28: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	3,  // 29: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	5,  // 30: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	19, // 31: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	7,  // 32: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	9,  // 33: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	10, // 34: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
+	12, // 35: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
+	22, // 36: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	28, // 37: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	30, // 38: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	32, // 39: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	34, // 40: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	36, // 41: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	38, // 42: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	40, // 43: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	43, // 44: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	46, // 45: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	6,  // 46: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	14, // 47: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	16, // 48: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	18, // 49: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	6,  // 50: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	6,  // 51: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	20, // 52: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	8,  // 53: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	6,  // 54: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	11, // 55: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	6,  // 56: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	23, // 57: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	29, // 58: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	31, // 59: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	33, // 60: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	35, // 61: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	37, // 62: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	39, // 63: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	41, // 64: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	44, // 65: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	47, // 66: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	46, // [46:67] is the sub-list for method output_type
+	25, // [25:46] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -2836,15 +3540,15 @@ func file_agent_api_v1_syncagent_proto_init() {
 		(*Op_Put)(nil),
 		(*Op_Delete)(nil),
 	}
-	file_agent_api_v1_syncagent_proto_msgTypes[21].OneofWrappers = []any{}
-	file_agent_api_v1_syncagent_proto_msgTypes[23].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[24].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   37,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -60,6 +60,10 @@ const (
 	KVHistoryProcedure = "/syncagent.v1.KV/History"
 	// KVRestoreProcedure is the fully-qualified name of the KV's Restore RPC.
 	KVRestoreProcedure = "/syncagent.v1.KV/Restore"
+	// KVClockProcedure is the fully-qualified name of the KV's Clock RPC.
+	KVClockProcedure = "/syncagent.v1.KV/Clock"
+	// KVRelayProcedure is the fully-qualified name of the KV's Relay RPC.
+	KVRelayProcedure = "/syncagent.v1.KV/Relay"
 	// AgentStatusProcedure is the fully-qualified name of the Agent's Status RPC.
 	AgentStatusProcedure = "/syncagent.v1.Agent/Status"
 	// AgentPeersProcedure is the fully-qualified name of the Agent's Peers RPC.
@@ -74,6 +78,12 @@ const (
 	PolicyShowProcedure = "/syncagent.v1.Policy/Show"
 	// PolicyApplyProcedure is the fully-qualified name of the Policy's Apply RPC.
 	PolicyApplyProcedure = "/syncagent.v1.Policy/Apply"
+	// PolicyLogProcedure is the fully-qualified name of the Policy's Log RPC.
+	PolicyLogProcedure = "/syncagent.v1.Policy/Log"
+	// PolicyPreviewProcedure is the fully-qualified name of the Policy's Preview RPC.
+	PolicyPreviewProcedure = "/syncagent.v1.Policy/Preview"
+	// PolicyWrittenProcedure is the fully-qualified name of the Policy's Written RPC.
+	PolicyWrittenProcedure = "/syncagent.v1.Policy/Written"
 )
 
 // KVClient is a client for the syncagent.v1.KV service.
@@ -97,6 +107,12 @@ type KVClient interface {
 	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
 	// Restore writes the value and mode of a version from History anew. The result is a new version.
 	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error)
+	// Clock gives the time to sign a write of these paths with: it is above everything that this agent knows of them.
+	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
+	// Relay takes a write that a client signed with its own key. The rights are those of its author. A write that would
+	// not win over what this agent shows fails with the code precondition: ask Clock and sign again. One that the agent
+	// has already is a success.
+	Relay(context.Context, *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error)
 }
 
 // NewKVClient constructs a client for the syncagent.v1.KV service. By default, it uses the Connect
@@ -164,6 +180,18 @@ func NewKVClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.
 			connect.WithSchema(kVMethods.ByName("Restore")),
 			connect.WithClientOptions(opts...),
 		),
+		clock: connect.NewClient[v1.ClockRequest, v1.ClockResponse](
+			httpClient,
+			baseURL+KVClockProcedure,
+			connect.WithSchema(kVMethods.ByName("Clock")),
+			connect.WithClientOptions(opts...),
+		),
+		relay: connect.NewClient[v1.RelayRequest, v1.WriteResponse](
+			httpClient,
+			baseURL+KVRelayProcedure,
+			connect.WithSchema(kVMethods.ByName("Relay")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -178,6 +206,8 @@ type kVClient struct {
 	watch   *connect.Client[v1.WatchRequest, v1.WatchResponse]
 	history *connect.Client[v1.HistoryRequest, v1.HistoryResponse]
 	restore *connect.Client[v1.RestoreRequest, v1.WriteResponse]
+	clock   *connect.Client[v1.ClockRequest, v1.ClockResponse]
+	relay   *connect.Client[v1.RelayRequest, v1.WriteResponse]
 }
 
 // Put calls syncagent.v1.KV.Put.
@@ -225,6 +255,16 @@ func (c *kVClient) Restore(ctx context.Context, req *connect.Request[v1.RestoreR
 	return c.restore.CallUnary(ctx, req)
 }
 
+// Clock calls syncagent.v1.KV.Clock.
+func (c *kVClient) Clock(ctx context.Context, req *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error) {
+	return c.clock.CallUnary(ctx, req)
+}
+
+// Relay calls syncagent.v1.KV.Relay.
+func (c *kVClient) Relay(ctx context.Context, req *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error) {
+	return c.relay.CallUnary(ctx, req)
+}
+
 // KVHandler is an implementation of the syncagent.v1.KV service.
 type KVHandler interface {
 	// Put writes one path. When it returns, the write is durable on this agent.
@@ -246,6 +286,12 @@ type KVHandler interface {
 	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
 	// Restore writes the value and mode of a version from History anew. The result is a new version.
 	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error)
+	// Clock gives the time to sign a write of these paths with: it is above everything that this agent knows of them.
+	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
+	// Relay takes a write that a client signed with its own key. The rights are those of its author. A write that would
+	// not win over what this agent shows fails with the code precondition: ask Clock and sign again. One that the agent
+	// has already is a success.
+	Relay(context.Context, *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error)
 }
 
 // NewKVHandler builds an HTTP handler from the service implementation. It returns the path on which
@@ -309,6 +355,18 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 		connect.WithSchema(kVMethods.ByName("Restore")),
 		connect.WithHandlerOptions(opts...),
 	)
+	kVClockHandler := connect.NewUnaryHandler(
+		KVClockProcedure,
+		svc.Clock,
+		connect.WithSchema(kVMethods.ByName("Clock")),
+		connect.WithHandlerOptions(opts...),
+	)
+	kVRelayHandler := connect.NewUnaryHandler(
+		KVRelayProcedure,
+		svc.Relay,
+		connect.WithSchema(kVMethods.ByName("Relay")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/syncagent.v1.KV/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case KVPutProcedure:
@@ -329,6 +387,10 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 			kVHistoryHandler.ServeHTTP(w, r)
 		case KVRestoreProcedure:
 			kVRestoreHandler.ServeHTTP(w, r)
+		case KVClockProcedure:
+			kVClockHandler.ServeHTTP(w, r)
+		case KVRelayProcedure:
+			kVRelayHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -372,6 +434,14 @@ func (UnimplementedKVHandler) History(context.Context, *connect.Request[v1.Histo
 
 func (UnimplementedKVHandler) Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Restore is not implemented"))
+}
+
+func (UnimplementedKVHandler) Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Clock is not implemented"))
+}
+
+func (UnimplementedKVHandler) Relay(context.Context, *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Relay is not implemented"))
 }
 
 // AgentClient is a client for the syncagent.v1.Agent service.
@@ -556,6 +626,13 @@ type PolicyClient interface {
 	Show(context.Context, *connect.Request[v1.ShowRequest]) (*connect.Response[v1.ShowResponse], error)
 	// Apply hands in a signed text. It returns when the text is in force on this agent.
 	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
+	// Log gives the texts that this agent keeps, the one in force first: the last ten, and all that revoke keys.
+	Log(context.Context, *connect.Request[v1.LogRequest]) (*connect.Response[v1.LogResponse], error)
+	// Preview streams what would change here if another text were in force: paths that would show something else, and
+	// values that would be lost.
+	Preview(context.Context, *connect.Request[v1.PreviewRequest]) (*connect.ServerStreamForClient[v1.PreviewResponse], error)
+	// Written streams what one key wrote, as far as this agent knows: all versions, shown or not.
+	Written(context.Context, *connect.Request[v1.WrittenRequest]) (*connect.ServerStreamForClient[v1.WrittenResponse], error)
 }
 
 // NewPolicyClient constructs a client for the syncagent.v1.Policy service. By default, it uses the
@@ -581,13 +658,34 @@ func NewPolicyClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(policyMethods.ByName("Apply")),
 			connect.WithClientOptions(opts...),
 		),
+		log: connect.NewClient[v1.LogRequest, v1.LogResponse](
+			httpClient,
+			baseURL+PolicyLogProcedure,
+			connect.WithSchema(policyMethods.ByName("Log")),
+			connect.WithClientOptions(opts...),
+		),
+		preview: connect.NewClient[v1.PreviewRequest, v1.PreviewResponse](
+			httpClient,
+			baseURL+PolicyPreviewProcedure,
+			connect.WithSchema(policyMethods.ByName("Preview")),
+			connect.WithClientOptions(opts...),
+		),
+		written: connect.NewClient[v1.WrittenRequest, v1.WrittenResponse](
+			httpClient,
+			baseURL+PolicyWrittenProcedure,
+			connect.WithSchema(policyMethods.ByName("Written")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // policyClient implements PolicyClient.
 type policyClient struct {
-	show  *connect.Client[v1.ShowRequest, v1.ShowResponse]
-	apply *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
+	show    *connect.Client[v1.ShowRequest, v1.ShowResponse]
+	apply   *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
+	log     *connect.Client[v1.LogRequest, v1.LogResponse]
+	preview *connect.Client[v1.PreviewRequest, v1.PreviewResponse]
+	written *connect.Client[v1.WrittenRequest, v1.WrittenResponse]
 }
 
 // Show calls syncagent.v1.Policy.Show.
@@ -600,12 +698,34 @@ func (c *policyClient) Apply(ctx context.Context, req *connect.Request[v1.ApplyR
 	return c.apply.CallUnary(ctx, req)
 }
 
+// Log calls syncagent.v1.Policy.Log.
+func (c *policyClient) Log(ctx context.Context, req *connect.Request[v1.LogRequest]) (*connect.Response[v1.LogResponse], error) {
+	return c.log.CallUnary(ctx, req)
+}
+
+// Preview calls syncagent.v1.Policy.Preview.
+func (c *policyClient) Preview(ctx context.Context, req *connect.Request[v1.PreviewRequest]) (*connect.ServerStreamForClient[v1.PreviewResponse], error) {
+	return c.preview.CallServerStream(ctx, req)
+}
+
+// Written calls syncagent.v1.Policy.Written.
+func (c *policyClient) Written(ctx context.Context, req *connect.Request[v1.WrittenRequest]) (*connect.ServerStreamForClient[v1.WrittenResponse], error) {
+	return c.written.CallServerStream(ctx, req)
+}
+
 // PolicyHandler is an implementation of the syncagent.v1.Policy service.
 type PolicyHandler interface {
 	// Show gives the signed text in force.
 	Show(context.Context, *connect.Request[v1.ShowRequest]) (*connect.Response[v1.ShowResponse], error)
 	// Apply hands in a signed text. It returns when the text is in force on this agent.
 	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
+	// Log gives the texts that this agent keeps, the one in force first: the last ten, and all that revoke keys.
+	Log(context.Context, *connect.Request[v1.LogRequest]) (*connect.Response[v1.LogResponse], error)
+	// Preview streams what would change here if another text were in force: paths that would show something else, and
+	// values that would be lost.
+	Preview(context.Context, *connect.Request[v1.PreviewRequest], *connect.ServerStream[v1.PreviewResponse]) error
+	// Written streams what one key wrote, as far as this agent knows: all versions, shown or not.
+	Written(context.Context, *connect.Request[v1.WrittenRequest], *connect.ServerStream[v1.WrittenResponse]) error
 }
 
 // NewPolicyHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -627,12 +747,36 @@ func NewPolicyHandler(svc PolicyHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(policyMethods.ByName("Apply")),
 		connect.WithHandlerOptions(opts...),
 	)
+	policyLogHandler := connect.NewUnaryHandler(
+		PolicyLogProcedure,
+		svc.Log,
+		connect.WithSchema(policyMethods.ByName("Log")),
+		connect.WithHandlerOptions(opts...),
+	)
+	policyPreviewHandler := connect.NewServerStreamHandler(
+		PolicyPreviewProcedure,
+		svc.Preview,
+		connect.WithSchema(policyMethods.ByName("Preview")),
+		connect.WithHandlerOptions(opts...),
+	)
+	policyWrittenHandler := connect.NewServerStreamHandler(
+		PolicyWrittenProcedure,
+		svc.Written,
+		connect.WithSchema(policyMethods.ByName("Written")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/syncagent.v1.Policy/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case PolicyShowProcedure:
 			policyShowHandler.ServeHTTP(w, r)
 		case PolicyApplyProcedure:
 			policyApplyHandler.ServeHTTP(w, r)
+		case PolicyLogProcedure:
+			policyLogHandler.ServeHTTP(w, r)
+		case PolicyPreviewProcedure:
+			policyPreviewHandler.ServeHTTP(w, r)
+		case PolicyWrittenProcedure:
+			policyWrittenHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -648,4 +792,16 @@ func (UnimplementedPolicyHandler) Show(context.Context, *connect.Request[v1.Show
 
 func (UnimplementedPolicyHandler) Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Policy.Apply is not implemented"))
+}
+
+func (UnimplementedPolicyHandler) Log(context.Context, *connect.Request[v1.LogRequest]) (*connect.Response[v1.LogResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Policy.Log is not implemented"))
+}
+
+func (UnimplementedPolicyHandler) Preview(context.Context, *connect.Request[v1.PreviewRequest], *connect.ServerStream[v1.PreviewResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Policy.Preview is not implemented"))
+}
+
+func (UnimplementedPolicyHandler) Written(context.Context, *connect.Request[v1.WrittenRequest], *connect.ServerStream[v1.WrittenResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Policy.Written is not implemented"))
 }
