@@ -33,7 +33,7 @@ func (s *Store) Vector() []record.Position {
 	return all
 }
 
-// Missing calls send for every held block that the vector lacks, in ascending height, each with the entries it shows
+// Missing calls send for every held block that the vector lacks, in ascending height, each with the entries it holds
 // and reader may read.
 func (s *Store) Missing(ctx context.Context, have []record.Position, reader record.PublicKey, send func(record.Parcel) error) error {
 	v := s.kv.View()
@@ -163,7 +163,7 @@ func (s *Store) sendBlock(v view, p *acl.Policy, d record.Digest, reader record.
 	return send(record.Parcel{Block: raw, Entries: entries})
 }
 
-// entriesFor gives the entries of a block that its paths show now and that reader may read.
+// entriesFor gives the entries of a block that are held and that reader may read.
 func (s *Store) entriesFor(v view, p *acl.Policy, b *record.Block, reader record.PublicKey) ([][]byte, error) {
 	var entries [][]byte
 	total := 0
@@ -174,7 +174,7 @@ func (s *Store) entriesFor(v view, p *acl.Policy, b *record.Block, reader record
 				continue
 			}
 			version := record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
-			data, err := s.shownEntry(v, w.Slots[i].PathKey(), version)
+			data, err := s.heldEntry(v, w.Slots[i].PathKey(), version)
 			if err != nil {
 				return nil, err
 			}
@@ -190,9 +190,9 @@ func (s *Store) entriesFor(v view, p *acl.Policy, b *record.Block, reader record
 	return entries, nil
 }
 
-// shownEntry gives the entry of a slot if its path shows it, nil otherwise: a receiver that lacks a superseded one can
-// do without.
-func (s *Store) shownEntry(v view, k record.Tag, version record.Version) ([]byte, error) {
+// heldEntry gives the entry of a slot if it is held. A superseded one goes along too: asking for what the path shows
+// costs as much as sending it, few are kept, and the receiver has them for its history.
+func (s *Store) heldEntry(v view, k record.Tag, version record.Version) ([]byte, error) {
 	raw, ok, err := v.Get(slotKey(k, version))
 	if err != nil || !ok {
 		return nil, err
@@ -205,23 +205,8 @@ func (s *Store) shownEntry(v view, k record.Tag, version record.Version) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	e, _, _, wrong := parseHeld(sl.entry, data)
-	if wrong != nil {
+	if _, _, _, wrong := parseHeld(sl.entry, data); wrong != nil {
 		data = nil // damaged: others have it, and a read of it alarms
-	}
-	if data == nil {
-		return nil, nil
-	}
-	row, ok, err := v.Get(shownKey(e.Path))
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return data, nil // not shown here (we may not read it, or its write waits), but made here
-	}
-	shown, err := decodeShown(row)
-	if err != nil || shown.version.Compare(version) > 0 {
-		return nil, err
 	}
 	return data, nil
 }

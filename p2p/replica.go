@@ -17,7 +17,7 @@ type Replica interface {
 	// Vector says which blocks are held, one position per origin and incarnation.
 	Vector() []record.Position
 	// Missing calls send for every held block that the vector lacks, in ascending height, each with the entries it
-	// shows and reader may read. Parcels may be reused after send returns. An error of send ends it and is returned.
+	// holds and reader may read. Parcels may be reused after send returns. An error of send ends it and is returned.
 	Missing(ctx context.Context, have []record.Position, reader record.PublicKey, send func(record.Parcel) error) error
 	// Ancestors does the same for the named blocks and up to 64 ancestors of each, as far as they are held.
 	Ancestors(ctx context.Context, of []record.Digest, reader record.PublicKey, send func(record.Parcel) error) error
