@@ -21,6 +21,9 @@ const (
 
 // apply does what the plan says. Paths that fail are noted; an error is one that concerns all.
 func (s *session) apply(ctx context.Context, p plan, strict bool) error {
+	if s.m.guarded() {
+		return s.applyGuarded(ctx, p, strict)
+	}
 	if err := s.removeFiles(p.clear, nil); err != nil {
 		return err
 	}
@@ -52,6 +55,11 @@ func (s *session) writeFiles(ctx context.Context, items []item, strict bool) err
 	if err != nil || len(files) == 0 {
 		return err
 	}
+	return s.place(files)
+}
+
+// place puts staged files where they belong.
+func (s *session) place(files []staged) error {
 	n := line{}
 	renames := false
 	for _, f := range files {
@@ -259,9 +267,22 @@ func (s *session) together(files []staged, moved map[record.ID]struct{}) ([]stag
 
 // stageFile writes one file beside its target, unless the target is the same already.
 func (s *session) stageFile(i item, r io.Reader, pool *syncPool) (staged, error) {
-	f, temp, b, err := s.tree.stage(i.path, i.want.mode, r)
+	at := i.path
+	if s.m.guarded() {
+		at = nextDir + "/" + i.path
+		if err := s.tree.makeDirs(parent(at)); err != nil {
+			return staged{}, err
+		}
+	}
+	f, temp, b, err := s.tree.stage(at, i.want.mode, r)
 	if err != nil {
 		return staged{}, err
+	}
+	if s.m.guarded() {
+		if err := s.tree.rename(at, temp); err != nil {
+			return staged{}, errors.Join(err, f.Close(), s.tree.discard(at, temp))
+		}
+		temp = at
 	}
 	b.version = i.want.version
 	if s.inPlace(i, b) {

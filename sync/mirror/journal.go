@@ -324,6 +324,13 @@ func (j *journal) unsettled() []stagedFile {
 	return j.ledger.staged
 }
 
+// onTrial gives the change that may have to go back.
+func (j *journal) onTrial() []triedFile {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.ledger.trial
+}
+
 // nextSeq numbers the next outcome.
 func (j *journal) nextSeq() uint64 {
 	j.mu.Lock()

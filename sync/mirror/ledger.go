@@ -16,6 +16,7 @@ type ledger struct {
 	due    map[string]map[string]mark // trigger -> path -> what it has to see
 	seq    uint64                     // of the last line that brought changes
 	staged []stagedFile               // written beside their targets; which of them were renamed is not known yet
+	trial  []triedFile                // what changed and may have to go back
 }
 
 // mark is a change that a trigger has not seen.
@@ -36,6 +37,8 @@ type line struct {
 	Staged []stagedFile `json:"staged,omitempty"` // before the renames
 	Done   *outcome     `json:"done,omitempty"`   // after renames and removals
 	Ran    *ran         `json:"ran,omitempty"`    // a trigger has seen all up to here
+	Trial  []triedFile  `json:"trial,omitempty"`  // before anything of a change that may have to go back
+	Tried  bool         `json:"tried,omitempty"`  // it stays, or everything has gone back
 	Base   []stagedFile `json:"base,omitempty"`   // rewritten journal: files
 	Due    []dueMark    `json:"due,omitempty"`    // rewritten journal: changes that triggers have not seen
 }
@@ -54,6 +57,13 @@ type stagedFile struct {
 	Version string `json:"version"`
 	Hash    string `json:"hash"`
 	Size    int64  `json:"size"`
+}
+
+// triedFile is a path that a change on trial touches.
+type triedFile struct {
+	Path string      `json:"path"`
+	Kept bool        `json:"kept,omitempty"` // there was something at the path, and it lies in prevDir
+	Old  *stagedFile `json:"old,omitempty"`  // what the mirror knew of it
 }
 
 // outcome settles the staged line before it, if there is one.
@@ -102,7 +112,13 @@ func (f stagedFile) base() (b base, err error) {
 // apply adds a line. It changes nothing if the line is bad.
 func (l *ledger) apply(n line) error {
 	bases := make(map[string]base, len(n.Staged)+len(n.Base))
-	for _, files := range [2][]stagedFile{n.Staged, n.Base} {
+	var old []stagedFile
+	for _, f := range n.Trial {
+		if f.Old != nil {
+			old = append(old, *f.Old)
+		}
+	}
+	for _, files := range [3][]stagedFile{n.Staged, n.Base, old} {
 		for _, f := range files {
 			b, err := f.base()
 			if err != nil {
@@ -129,6 +145,12 @@ func (l *ledger) apply(n line) error {
 	}
 	if n.Done != nil {
 		l.settle(*n.Done)
+	}
+	if n.Trial != nil {
+		l.trial = n.Trial
+	}
+	if n.Tried {
+		l.trial = nil
 	}
 	if n.Ran != nil {
 		l.seen(n.Ran.Trigger, n.Ran.Seq)
@@ -220,7 +242,10 @@ func (l *ledger) lines(yield func(line) bool) {
 	if !flush(false) {
 		return
 	}
-	if len(l.staged) > 0 {
-		yield(line{Staged: l.staged})
+	if len(l.staged) > 0 && !yield(line{Staged: l.staged}) {
+		return
+	}
+	if len(l.trial) > 0 {
+		yield(line{Trial: l.trial})
 	}
 }

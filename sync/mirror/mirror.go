@@ -59,9 +59,16 @@ type Options struct {
 	MaxDelete float64
 	// Include and Exclude choose paths by patterns, see CheckPattern. What is left out is neither written nor removed.
 	Include, Exclude []string
-	Drift            Drift           // what becomes of local changes; empty means DriftRestore
-	Triggers         *trigger.Runner // may be nil; the mirror runs it
-	Log              *slog.Logger
+	Drift            Drift // what becomes of local changes; empty means DriftRestore
+	// Check is a program and its arguments that looks at changes before they go live, in a directory of its own that
+	// holds all files as they would be. If it fails the old files stay, and it is tried again later.
+	Check []string
+	// Trial is a program and its arguments that runs after a change went live. If it fails the files before the change
+	// come back, it runs once more for them, and the change is not tried again before the source or the process changes.
+	Trial    []string
+	Timeout  time.Duration   // of Check and Trial; 0 means 30 s
+	Triggers *trigger.Runner // may be nil; the mirror runs it
+	Log      *slog.Logger
 }
 
 // Drift says what a mirror does about a file of its own that somebody changed or removed on this host.
@@ -81,8 +88,9 @@ type Mirror struct {
 	owner, group int
 	journalPath  string
 	filter       filter
-	trust        map[string]print // survives sessions; owned by Run or Once
-	agreed       chan struct{}    // rings when somebody confirmed the removals that are held
+	trust        map[string]print  // survives sessions; owned by Run or Once
+	agreed       chan struct{}     // rings when somebody confirmed the removals that are held
+	rejected     map[string]string // path -> why its change was rolled back; owned by Run or Once
 
 	mu        sync.Mutex
 	status    Status
@@ -138,7 +146,7 @@ func New(src Source, o Options) (*Mirror, error) {
 	if o.MaxDelete < 0 {
 		return nil, fmt.Errorf("mirror %s: max_delete is negative", o.Dir)
 	}
-	m := &Mirror{src: src, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1)}
+	m := &Mirror{src: src, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1), rejected: map[string]string{}}
 	if m.filter, err = newFilter(o.Include, o.Exclude); err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", o.Dir, err)
 	}
@@ -168,6 +176,9 @@ func withDefaults(o Options) Options {
 	}
 	if o.MaxDelete == 0 {
 		o.MaxDelete = 0.5
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = trigger.DefaultTimeout
 	}
 	if o.Drift == "" {
 		o.Drift = DriftRestore

@@ -53,7 +53,7 @@ func (m *Mirror) Preview(ctx context.Context) ([]Step, error) {
 	}
 	s.tree = newTree(top, m.owner, m.group, map[string]print{})
 	defer s.tree.closeDirs()
-	p, err := s.plan()
+	p, err := s.plan(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +103,13 @@ func (s *session) steps(ctx context.Context, p plan) ([]Step, error) {
 // blocked says why the item cannot be written after the files in clear are gone.
 func (s *session) blocked(i item, clear map[string]struct{}) error {
 	err := s.reachable(i)
+	if errors.Is(err, errDirInWay) {
+		for path := range clear {
+			if contains(i.path, path) {
+				return nil // perhaps it is empty then
+			}
+		}
+	}
 	if errors.Is(err, errFileInWay) {
 		for d := parent(i.path); d != "."; d = parent(d) {
 			if _, ok := clear[d]; ok {

@@ -35,18 +35,20 @@ type session struct {
 	tree *tree
 	want *wanted
 
-	dirty   map[string]record.Version // paths to look at, with the version that made them so, if known
-	failing map[string]string         // path -> why it is not as wanted
-	moved   int                       // paths for which the source had a newer version than wanted
-	held    map[string]struct{}       // paths whose removal was too much
-	drifted map[string]struct{}       // paths whose local change is kept and reported
-	full    bool                      // everything is dirty
-	changes []trigger.Change          // in place, triggers not told yet
+	dirty    map[string]record.Version // paths to look at, with the version that made them so, if known
+	failing  map[string]string         // path -> why it is not as wanted
+	moved    int                       // paths for which the source had a newer version than wanted
+	held     map[string]struct{}       // paths whose removal was too much
+	drifted  map[string]struct{}       // paths whose local change is kept and reported
+	rejected map[string]string         // path -> why its change was rolled back
+	full     bool                      // everything is dirty
+	changes  []trigger.Change          // in place, triggers not told yet
 }
 
 // open lists the source, locks the root, and finishes what a crash interrupted.
 func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor string, err error) {
 	s = m.newSession(j)
+	s.rejected = m.rejected
 	// The source comes first: if it is not there, nothing is made.
 	if cursor, err = s.list(ctx); err != nil {
 		return nil, "", err
@@ -61,6 +63,9 @@ func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor strin
 	}
 	if err == nil {
 		err = s.recover()
+	}
+	if err == nil {
+		err = s.concludeTrial(ctx)
 	}
 	if err == nil {
 		s.markAll() // what was finished just now is perhaps not wanted any more
@@ -116,6 +121,11 @@ func (s *session) markAll() {
 // sweep removes what crashes have left in the directories that we use.
 func (s *session) sweep() error {
 	defer s.tree.closeDirs()
+	for _, own := range []string{nextDir, prevDir} { // nothing is on trial any more
+		if err := s.tree.clearDir(own); err != nil {
+			return fmt.Errorf("sweep %s: %w", own, err)
+		}
+	}
 	dirs := s.j.dirs()
 	dirs["."] = struct{}{}
 	for p := range s.dirty {
@@ -218,6 +228,10 @@ func (s *session) follow(ctx context.Context, box *inbox, ended chan error) (syn
 
 // take makes the changes that have come part of what is wanted.
 func (s *session) take(box *inbox) {
+	for p := range s.rejected { // what failed may work with the change that has come
+		delete(s.rejected, p)
+		s.mark(p)
+	}
 	for _, c := range box.take() {
 		dirty := func(path string) { s.dirty[path] = c.Version }
 		if c.Deleted {
@@ -244,7 +258,7 @@ func (s *session) pass(ctx context.Context, strict bool) (err error) {
 			st.State = StateSyncing
 		}
 	})
-	p, err := s.plan()
+	p, err := s.plan(s.m.takeConfirmed())
 	if err != nil {
 		return err
 	}
@@ -270,8 +284,7 @@ func (s *session) pass(ctx context.Context, strict bool) (err error) {
 }
 
 // plan looks at every dirty path. Those that cannot be looked at are failing.
-func (s *session) plan() (plan, error) {
-	confirmed := s.m.takeConfirmed()
+func (s *session) plan(confirmed map[string]struct{}) (plan, error) {
 	for p := range confirmed {
 		s.mark(p)
 	}
@@ -286,6 +299,11 @@ func (s *session) plan() (plan, error) {
 			delete(s.failing, path)
 			delete(s.held, path)
 			delete(s.drifted, path)
+			if why, no := s.rejected[path]; no {
+				delete(s.dirty, path)
+				s.failing[path] = why
+				continue
+			}
 			i.ignored = !s.m.filter.takes(path)
 			if !i.wanted && !i.based {
 				none = append(none, path)

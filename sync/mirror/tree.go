@@ -255,8 +255,11 @@ func (t *tree) stage(path string, mode fs.FileMode, r io.Reader) (f *os.File, te
 	return f, temp, b, nil
 }
 
-// rename puts a staged file in its place.
+// rename puts a staged file in its place. A temp with a slash is a path of its own, in one of our directories.
 func (t *tree) rename(path, temp string) error {
+	if strings.Contains(temp, "/") {
+		return t.move(temp, path)
+	}
 	d, err := t.open(parent(path))
 	if err != nil {
 		return err
@@ -271,6 +274,9 @@ func (t *tree) rename(path, temp string) error {
 
 // discard removes a staged file. It is no error if it is gone.
 func (t *tree) discard(path, temp string) error {
+	if strings.Contains(temp, "/") {
+		path, temp = temp, name(temp)
+	}
 	d, err := t.open(parent(path))
 	if err == nil {
 		err = d.Remove(temp)

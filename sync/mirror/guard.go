@@ -1,0 +1,376 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+
+	"syncagent/sync/trigger"
+)
+
+// Directories in the root of a mirror whose changes are checked or tried.
+const (
+	nextDir = ours + "-next" // the files as they would be
+	prevDir = ours + "-prev" // what a change on trial replaced
+)
+
+// guarded tells that the changes of a pass are one: checked before they go live, tried afterwards.
+func (m *Mirror) guarded() bool { return len(m.o.Check)+len(m.o.Trial) > 0 }
+
+// applyGuarded does what the plan says as one change. Nothing of it is visible before everything is staged and checked.
+func (s *session) applyGuarded(ctx context.Context, p plan, strict bool) error {
+	if len(p.write)+len(p.clear)+len(p.remove) == 0 {
+		return errors.Join(s.tidy(p.none), s.removeFiles(nil, p.forget))
+	}
+	if err := s.tree.clearDir(nextDir); err != nil {
+		return err
+	}
+	defer s.clearNext()
+	var err error
+	if p.write, err = s.possible(p); err != nil {
+		return err
+	}
+	files, err := s.stageFiles(ctx, p.write, strict)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(files, func(f staged) bool { return f.temp != "" }) && len(p.clear)+len(p.remove) == 0 {
+		return s.replace(p, files) // nothing that anybody could see changes
+	}
+	if err := s.check(ctx, p, files); err != nil {
+		s.reject(p, err)
+		return nil
+	}
+	if err := s.keepOld(p, files); err != nil {
+		return err
+	}
+	if err := s.replace(p, files); err != nil {
+		return err
+	}
+	return s.concludeTrial(ctx)
+}
+
+// possible gives the writes that nothing is in the way of, once p.clear is gone.
+func (s *session) possible(p plan) (able []item, err error) {
+	clear := make(map[string]struct{}, len(p.clear))
+	for _, i := range p.clear {
+		clear[i.path] = struct{}{}
+	}
+	for _, i := range p.write {
+		err := s.blocked(i, clear)
+		if err == nil {
+			able = append(able, i)
+		} else if general := s.fault(i.path, err); general != nil {
+			return nil, general
+		}
+	}
+	return able, nil
+}
+
+// replace makes the change visible.
+func (s *session) replace(p plan, files []staged) error {
+	if err := s.removeFiles(p.clear, nil); err != nil {
+		return err
+	}
+	if err := s.tidy(p.none); err != nil {
+		return err
+	}
+	items := make([]item, 0, len(files))
+	for _, f := range files {
+		items = append(items, f.item)
+	}
+	able, err := s.makeDirs(items)
+	if err != nil {
+		return err
+	}
+	paths := make(map[string]struct{}, len(able))
+	for _, i := range able {
+		paths[i.path] = struct{}{}
+	}
+	files = slices.DeleteFunc(files, func(f staged) bool { _, ok := paths[f.item.path]; return !ok })
+	if len(files) > 0 {
+		if err := s.place(files); err != nil {
+			return err
+		}
+	}
+	return s.removeFiles(p.remove, p.forget)
+}
+
+func (s *session) clearNext() {
+	if err := s.tree.clearDir(nextDir); err != nil {
+		s.m.o.Log.Warn("cannot remove staged files", "dir", s.m.o.Dir, "error", err)
+	}
+}
+
+// check runs the mirror's check on the directory as it would be.
+func (s *session) check(ctx context.Context, p plan, files []staged) error {
+	if len(s.m.o.Check) == 0 {
+		return nil
+	}
+	if err := s.completeNext(p, files); err != nil {
+		return fmt.Errorf("stage unchanged files: %w", err)
+	}
+	r := s.command(s.m.o.Check).Run(ctx, s.changedPaths(p), s.facts(p, "SYNCAGENT_STAGED="+s.m.o.Dir+"/"+nextDir)...)
+	if r.Err == nil {
+		return nil
+	}
+	s.m.o.Log.Warn("check refused a change", "dir", s.m.o.Dir, "exit", r.Exit, "error", r.Err, "took", r.Took)
+	return fmt.Errorf("the check refused it: %w%s", r.Err, tail(r.Output))
+}
+
+// completeNext links what does not change into the directory of what would be.
+func (s *session) completeNext(p plan, files []staged) error {
+	if err := s.tree.makeDirs(nextDir); err != nil {
+		return err
+	}
+	leave := map[string]struct{}{}
+	for _, list := range [][]item{p.clear, p.remove, p.forget} {
+		for _, i := range list {
+			leave[i.path] = struct{}{}
+		}
+	}
+	for _, f := range files {
+		if f.temp != "" {
+			leave[f.item.path] = struct{}{}
+		}
+	}
+	var stay []string
+	s.j.eachFile(func(path string) {
+		if _, no := leave[path]; !no {
+			stay = append(stay, path)
+		}
+	})
+	for _, path := range stay {
+		if err := s.tree.makeDirs(nextDir + "/" + parent(path)); err != nil {
+			return err
+		}
+		if err := s.tree.link(path, nextDir+"/"+path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepOld puts links to everything that the change replaces or removes aside, and notes that it is on trial.
+func (s *session) keepOld(p plan, files []staged) error {
+	if len(s.m.o.Trial) == 0 {
+		return nil
+	}
+	if err := s.tree.clearDir(prevDir); err != nil {
+		return err
+	}
+	if err := s.tree.makeDirs(prevDir); err != nil {
+		return err
+	}
+	var trial []triedFile
+	keep := func(path string) error {
+		t := triedFile{Path: path}
+		if b, ok := s.j.at(path); ok {
+			old := stage(path, "", b)
+			t.Old = &old
+		}
+		var err error
+		if t.Kept, err = s.keepFile(path); err != nil {
+			return fmt.Errorf("keep %s: %w", path, err)
+		}
+		trial = append(trial, t)
+		return nil
+	}
+	for _, list := range [][]item{p.clear, p.remove} {
+		for _, i := range list {
+			if err := keep(i.path); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range files {
+		if f.temp == "" {
+			continue
+		}
+		if err := keep(f.item.path); err != nil {
+			return err
+		}
+	}
+	if len(trial) == 0 {
+		return nil
+	}
+	if err := s.tree.sync(); err != nil {
+		return err
+	}
+	return s.j.append(line{Trial: trial})
+}
+
+// keepFile links what is at the path into prevDir; false if there is nothing, or a directory.
+func (s *session) keepFile(path string) (bool, error) {
+	d, err := s.tree.open(parent(path))
+	if err == nil {
+		info, lerr := d.Lstat(name(path))
+		if err = lerr; err == nil && info.IsDir() {
+			return false, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) || isReason(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := s.tree.makeDirs(parent(prevDir + "/" + path)); err != nil {
+		return false, err
+	}
+	return true, s.tree.link(path, prevDir+"/"+path)
+}
+
+// concludeTrial runs the trial of the change that went live, if there is one, and takes the change back if it fails.
+// After a crash it finishes what was on trial then.
+func (s *session) concludeTrial(ctx context.Context) error {
+	trial := s.j.onTrial()
+	if len(trial) == 0 {
+		return nil
+	}
+	defer s.tree.closeDirs()
+	why := ""
+	if len(s.m.o.Trial) > 0 { // else the configuration changed in between: what is there stays
+		r := s.try(ctx, trial)
+		if ctx.Err() != nil {
+			return ctx.Err() // it was cut off: the next start tries again
+		}
+		if r.Err != nil {
+			why = fmt.Sprintf("it was rolled back: %v%s", r.Err, tail(r.Output))
+		}
+	}
+	if why == "" {
+		if err := s.j.append(line{Tried: true}); err != nil {
+			return err
+		}
+		return s.tree.clearDir(prevDir)
+	}
+	if err := s.rollBack(trial); err != nil {
+		return fmt.Errorf("roll back: %w", err)
+	}
+	if r := s.try(ctx, trial); r.Err != nil {
+		why += fmt.Sprintf("; on the files before it, the command failed too: %v", r.Err)
+	}
+	for _, t := range trial {
+		delete(s.dirty, t.Path)
+		s.rejected[t.Path], s.failing[t.Path] = why, why
+	}
+	s.m.o.Log.Error("a change was rolled back", "dir", s.m.o.Dir, "paths", len(trial))
+	return s.tree.clearDir(prevDir)
+}
+
+func (s *session) try(ctx context.Context, trial []triedFile) trigger.Result {
+	var p plan
+	for _, t := range trial {
+		p.write = append(p.write, item{path: t.Path})
+	}
+	return s.command(s.m.o.Trial).Run(ctx, s.changedPaths(p), s.facts(p)...)
+}
+
+// rollBack puts everything back that the change replaced or removed, and removes what it added.
+func (s *session) rollBack(trial []triedFile) error {
+	var o outcome
+	var files []staged
+	var added []string
+	for _, t := range trial {
+		if !t.Kept {
+			added = append(added, t.Path)
+			if err := s.tree.remove(t.Path); err != nil && !errors.Is(err, fs.ErrNotExist) && !isReason(err) {
+				return err
+			}
+		}
+		if t.Kept && t.Old != nil {
+			b, err := t.Old.base()
+			if err != nil {
+				return err
+			}
+			files = append(files, staged{item: item{path: t.Path, want: want{version: b.version}}, base: b})
+		} else {
+			o.Gone = append(o.Gone, goneFile{Path: t.Path}) // it was not ours before
+		}
+	}
+	idle := map[string]struct{}{}
+	for _, path := range added {
+		for d := parent(path); d != "." && s.j.madeDir(d); d = parent(d) {
+			idle[d] = struct{}{}
+		}
+	}
+	s.removeDirs(idle, &o)
+	n := line{Tried: true}
+	for _, t := range trial {
+		if !t.Kept {
+			continue
+		}
+		if err := s.restoreOld(t.Path, &n); err != nil {
+			return err
+		}
+	}
+	if err := s.tree.sync(); err != nil {
+		return err
+	}
+	for _, f := range files {
+		n.Staged = append(n.Staged, stage(f.item.path, "", f.base))
+	}
+	return s.settle(n, o, files)
+}
+
+// restoreOld brings back one file. If it is back already, since an earlier attempt was cut off, that is fine.
+func (s *session) restoreOld(path string, n *line) error {
+	for d := parent(path); d != "."; d = parent(d) {
+		if _, err := s.tree.open(d); errors.Is(err, fs.ErrNotExist) {
+			n.Made = append(n.Made, d)
+		}
+	}
+	if err := s.tree.makeDirs(parent(path)); err != nil {
+		return err
+	}
+	err := s.tree.move(prevDir+"/"+path, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// reject leaves everything that the plan touches as it is.
+func (s *session) reject(p plan, why error) {
+	for _, list := range [][]item{p.clear, p.write, p.remove, p.forget} {
+		for _, i := range list {
+			delete(s.dirty, i.path)
+			s.failing[i.path] = why.Error()
+		}
+	}
+}
+
+func (s *session) command(args []string) trigger.Command {
+	return trigger.Command{Args: args, Timeout: s.m.o.Timeout}
+}
+
+// changedPaths gives the store's paths that a plan touches in ascending order, a line each.
+func (s *session) changedPaths(p plan) []byte {
+	var paths []string
+	for _, i := range slices.Concat(p.clear, p.write, p.remove) {
+		paths = append(paths, s.want.absolute(i.path)+"\n")
+	}
+	slices.Sort(paths)
+	return []byte(strings.Join(paths, ""))
+}
+
+// facts gives the environment of a command.
+func (s *session) facts(p plan, more ...string) []string {
+	return append(more, "SYNCAGENT_PREFIX="+s.m.o.Prefix, "SYNCAGENT_DIR="+s.m.o.Dir,
+		"SYNCAGENT_CHANGED="+strconv.Itoa(len(p.clear)+len(p.write)+len(p.remove)))
+}
+
+// tail gives the end of a command's output, fit for a message.
+func tail(output []byte) string {
+	const most = 1000
+	text := strings.TrimSpace(strings.ToValidUTF8(string(output[max(0, len(output)-most):]), "?"))
+	if text == "" {
+		return ""
+	}
+	return ": " + text
+}
