@@ -272,7 +272,7 @@ func (s *fakeSnapshot) Preview(next *acl.Policy, fn func(crdtstore.PathChange) e
 		if next.MayReadPath(i.Author, i.Path) {
 			return nil
 		}
-		return fn(crdtstore.PathChange{Path: i.Path, Now: &i, Lost: true})
+		return fn(crdtstore.PathChange{Path: i.Path, Now: &i, Lost: &i.Version})
 	})
 }
 

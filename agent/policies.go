@@ -58,7 +58,10 @@ func (s *service) Preview(ctx context.Context, r *connect.Request[apiv1.PreviewR
 	l := labels{policy: s.store.Policy()}
 	out := batched[apiv1.PreviewResponse]{ctx: ctx, stream: stream, message: &apiv1.PreviewResponse{}}
 	err = snap.Preview(next, func(c crdtstore.PathChange) error {
-		change := &apiv1.PathChange{Path: c.Path, Lost: c.Lost}
+		change := &apiv1.PathChange{Path: c.Path}
+		if c.Lost != nil {
+			change.Lost = c.Lost.String()
+		}
 		if c.Now != nil {
 			change.Now = l.entry(c.Now)
 		}

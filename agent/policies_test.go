@@ -50,7 +50,7 @@ func TestPreviewAndWritten(t *testing.T) {
 	messages, lost := 0, 0
 	for ; preview.Receive(); messages++ {
 		for _, c := range preview.Msg().GetChanges() {
-			if c.GetLost() && c.GetNow().GetPath() == c.GetPath() && c.Then == nil && c.GetNow().Value == nil {
+			if c.GetLost() == c.GetNow().GetVersion() && c.GetNow().GetPath() == c.GetPath() && c.Then == nil && c.GetNow().Value == nil {
 				lost++
 			}
 		}

@@ -12,9 +12,9 @@ import (
 type PathChange struct {
 	Path      string // empty: this agent may not read it, or holds nothing of it
 	Now, Then *Item  // what it shows, without values; nil: nothing
-	// Lost tells that the winner of the path is a live value, for all that this agent knows, and would no longer be
-	// allowed. An agent that may not read the path cannot tell a value from a delete and takes it for a value.
-	Lost bool
+	// Lost is the version that wins the path now, if it is a live value for all that this agent knows and would not be
+	// allowed any more; else nil. An agent that does not hold the entry cannot tell a value from a delete.
+	Lost *record.Version
 }
 
 // Preview calls fn for every path that would show something else here, or lose its value, if next were in force. It
@@ -39,9 +39,11 @@ func (n *Snapshot) Preview(next *acl.Policy, fn func(PathChange) error) error {
 			return failed
 		}
 		if winner := winnerOf(slots, now); winner != nil && !then.allowed(winner) {
-			change.Lost = winner != before || change.Now != nil
+			if winner != before || change.Now != nil {
+				change.Lost = &winner.version
+			}
 		}
-		if !change.Lost && (before == after || change.Now == nil && change.Then == nil) {
+		if change.Lost == nil && (before == after || change.Now == nil && change.Then == nil) {
 			return nil
 		}
 		return fn(change)

@@ -31,7 +31,7 @@ func (n *testNet) preview(nd *node, names []string, lines ...string) []string {
 	var out []string
 	err = snap.Preview(acl.CompileFile(n.id, signed.File), func(c PathChange) error {
 		line := c.Path + " " + shows(c.Now) + ">" + shows(c.Then)
-		if c.Lost {
+		if c.Lost != nil {
 			line += " lost"
 		}
 		out = append(out, line)

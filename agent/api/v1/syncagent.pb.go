@@ -2848,8 +2848,9 @@ type PathChange struct {
 	// Absent: it shows nothing.
 	Now  *Entry `protobuf:"bytes,2,opt,name=now,proto3" json:"now,omitempty"`
 	Then *Entry `protobuf:"bytes,3,opt,name=then,proto3" json:"then,omitempty"`
-	// The winner of the path is a value, for all that this agent knows, and would not be allowed any more.
-	Lost          bool `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Version of the value that wins the path now and would not be allowed any more; empty: none is lost. What this agent
+	// does not hold counts as a value.
+	Lost          string `protobuf:"bytes,4,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2905,11 +2906,11 @@ func (x *PathChange) GetThen() *Entry {
 	return nil
 }
 
-func (x *PathChange) GetLost() bool {
+func (x *PathChange) GetLost() string {
 	if x != nil {
 		return x.Lost
 	}
-	return false
+	return ""
 }
 
 type WrittenRequest struct {
@@ -3337,7 +3338,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12%\n" +
 	"\x03now\x18\x02 \x01(\v2\x13.syncagent.v1.EntryR\x03now\x12'\n" +
 	"\x04then\x18\x03 \x01(\v2\x13.syncagent.v1.EntryR\x04then\x12\x12\n" +
-	"\x04lost\x18\x04 \x01(\bR\x04lost\"Z\n" +
+	"\x04lost\x18\x04 \x01(\tR\x04lost\"Z\n" +
 	"\x0eWrittenRequest\x12\x16\n" +
 	"\x06author\x18\x01 \x01(\tR\x06author\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"G\n" +
