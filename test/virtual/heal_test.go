@@ -17,7 +17,7 @@ import (
 
 var (
 	seed      = flag.Uint64("seed", 0, "of the first schedule; 0: another one each time")
-	schedules = flag.Int("schedules", 16, "how many to run")
+	schedules = flag.Int("schedules", 12, "how many to run")
 )
 
 // TestG11_PartitionsHeal runs schedules of partitions, loss and restarts with writes all the while. After the heal all
