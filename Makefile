@@ -49,7 +49,7 @@ install: build ## bin/syncagent into $(DESTDIR)$(PREFIX)/bin
 	install -D -m 0755 bin/syncagent '$(DESTDIR)$(PREFIX)/bin/syncagent'
 
 proto: ## generate the API code from its .proto file
-	$(GO) run ./agent/internal/protogen agent/api/v1/syncagent.proto
+	$(GO) run ./agent/internal/protogen agent/api/v1/syncagent.proto agent/api/health/v1/health.proto
 
 clean: ## remove what make built
 	rm -rf bin dist

@@ -191,11 +191,16 @@ func (k *kv) Watch(ctx context.Context, r *connect.Request[apiv1.WatchRequest], 
 	if err := refuseUnknown(r.Msg); err != nil {
 		return err
 	}
-	if n := len(r.Msg.GetPrefixes()); n == 0 || n > maxWatchPrefixes {
+	return k.watch(ctx, r.Msg, func(ctx context.Context, m *apiv1.WatchResponse) error { return send(ctx, stream, m) })
+}
+
+// watch checks a request and hands its events to out until ctx ends, the agent stops, or out fails.
+func (k *kv) watch(ctx context.Context, r *apiv1.WatchRequest, out func(context.Context, *apiv1.WatchResponse) error) error {
+	if n := len(r.GetPrefixes()); n == 0 || n > maxWatchPrefixes {
 		return badRequest("want 1 to %d prefixes, not %d", maxWatchPrefixes, n)
 	}
-	prefixes := make([]string, len(r.Msg.GetPrefixes()))
-	for i, prefix := range r.Msg.GetPrefixes() {
+	prefixes := make([]string, len(r.GetPrefixes()))
+	for i, prefix := range r.GetPrefixes() {
 		clean, snap, err := k.open(prefix)
 		if err != nil {
 			return err
@@ -205,8 +210,8 @@ func (k *kv) Watch(ctx context.Context, r *connect.Request[apiv1.WatchRequest], 
 	}
 	ctx, cancel := k.streaming(ctx)
 	defer cancel()
-	w := watcher{ctx: ctx, store: k.store, stream: stream, synced: r.Msg.GetSince() != "", message: &apiv1.WatchResponse{}}
-	err := k.store.Watch(ctx, watchOptions{prefixes: prefixes, since: r.Msg.GetSince(), values: r.Msg.GetValues()}, w.event)
+	w := watcher{ctx: ctx, store: k.store, out: out, synced: r.GetSince() != "", message: &apiv1.WatchResponse{}}
+	err := k.store.Watch(ctx, watchOptions{prefixes: prefixes, since: r.GetSince(), values: r.GetValues()}, w.event)
 	return streamError(ctx, err)
 }
 
@@ -216,7 +221,7 @@ const maxWatchPrefixes = 256
 type watcher struct {
 	ctx     context.Context //nolint:containedctx // lives as long as the one call it serves
 	store   store
-	stream  *connect.ServerStream[apiv1.WatchResponse]
+	out     func(context.Context, *apiv1.WatchResponse) error
 	synced  bool
 	labels  labels
 	message *apiv1.WatchResponse
@@ -252,7 +257,7 @@ func (w *watcher) event(e crdtstore.Event) error {
 }
 
 func (w *watcher) flush() error {
-	err := send(w.ctx, w.stream, w.message)
+	err := w.out(w.ctx, w.message)
 	w.message, w.size = &apiv1.WatchResponse{}, 0
 	return err
 }

@@ -16,20 +16,27 @@ import (
 
 const rawPrefix = "/v1/kv"
 
-// rawPath gives the path that a raw request names. The URL is taken as it was sent: each segment is unescaped by itself,
-// and nothing is cleaned, so that "..", "//" and %2F are refused and never mean another path than they seem to.
+// rawPath gives the path that a raw request names.
 func rawPath(u *url.URL) (string, error) {
-	escaped, ok := strings.CutPrefix(u.EscapedPath(), rawPrefix)
-	if !ok {
-		return "", &Error{Code: CodeBadPath, Message: "the URL must begin with " + rawPrefix + "/"}
+	path, err := pathBelow(u, rawPrefix)
+	if err != nil {
+		return "", err
+	}
+	return path, record.CheckPath(path)
+}
+
+// pathBelow gives what a URL names below a prefix, empty for the prefix itself. The URL is taken as it was sent: each
+// segment is unescaped by itself, and nothing is cleaned, so that "..", "//" and %2F are refused by the check of paths
+// and never mean another path than they seem to.
+func pathBelow(u *url.URL, prefix string) (string, error) {
+	escaped, ok := strings.CutPrefix(u.EscapedPath(), prefix)
+	if !ok || escaped != "" && escaped[0] != '/' {
+		return "", &Error{Code: CodeBadPath, Message: "the URL must begin with " + prefix + "/"}
 	}
 	var path strings.Builder
 	for i, segment := range strings.Split(escaped, "/") {
 		if i == 0 {
-			if segment != "" {
-				return "", &Error{Code: CodeBadPath, Message: "the URL must begin with " + rawPrefix + "/"}
-			}
-			continue
+			continue // before the first slash
 		}
 		plain, err := url.PathUnescape(segment)
 		if err != nil {
@@ -41,7 +48,7 @@ func rawPath(u *url.URL) (string, error) {
 		path.WriteByte('/')
 		path.WriteString(plain)
 	}
-	return path.String(), record.CheckPath(path.String())
+	return path.String(), nil
 }
 
 // serveRaw answers GET, HEAD, PUT and DELETE of one path with raw bytes.

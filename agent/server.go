@@ -52,7 +52,7 @@ func (s *server) socketHandler() http.Handler {
 		connect.WithCodec(strictJSON{"json"}),
 		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
 	}
-	routes := map[string]http.Handler{}
+	routes := s.grpcRoutes(options)
 	path, handler := apiv1connect.NewKVHandler(s.kv, options...)
 	routes[path] = handler
 	path, handler = apiv1connect.NewAgentHandler(s.service, options...)
@@ -64,6 +64,10 @@ func (s *server) socketHandler() http.Handler {
 	return s.limited(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == rawPrefix || strings.HasPrefix(r.URL.Path, rawPrefix+"/") {
 			s.raw(w, r)
+			return
+		}
+		if isRawWatch(r) {
+			s.rawWatch(w, r)
 			return
 		}
 		if slash := strings.LastIndexByte(r.URL.Path, '/'); slash >= 0 {
@@ -107,7 +111,7 @@ func (s *server) limited(next http.Handler) http.Handler {
 	refuse := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		tokens, open := s.requests, func(float64) {}
-		if r.URL.Path == apiv1connect.KVWatchProcedure {
+		if r.URL.Path == apiv1connect.KVWatchProcedure || isRawWatch(r) {
 			tokens, open = s.watches, s.metrics.watches.Add
 		}
 		select {

@@ -613,7 +613,7 @@ func TestProtocols(t *testing.T) {
 
 func TestServices(t *testing.T) {
 	s, ctx := startServer(t), t.Context()
-	s.service.alarms.Raise("clock", "", "off")
+	s.service.alarms.Raise(alarmClock, "", "off")
 	status, err := s.client.Agent.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
 	if err != nil {
 		t.Fatal(err)

@@ -1,49 +1,12 @@
 package main
 
 import (
-	"encoding/base64"
 	"fmt"
 	"strconv"
 	"time"
 
 	apiv1 "syncagent/agent/api/v1"
 )
-
-// entryJSON is an entry as get and ls print it.
-type entryJSON struct {
-	Path    string  `json:"path"`
-	Version string  `json:"version"`
-	HLC     string  `json:"hlc"`
-	Author  string  `json:"author"`
-	Alias   string  `json:"alias"`
-	Size    int64   `json:"size"`
-	Mode    *string `json:"mode"`    // octal; null when the writer gave none
-	Expires *string `json:"expires"` // RFC 3339; null: never
-	Value   *string `json:"value_base64,omitempty"`
-	Deleted bool    `json:"deleted,omitempty"`
-}
-
-func newEntryJSON(e *apiv1.Entry) entryJSON {
-	out := entryJSON{
-		Path: e.GetPath(), Version: e.GetVersion(), HLC: e.GetHlc(), Author: e.GetAuthor(), Alias: e.GetAlias(),
-		Size: e.GetSize(), Deleted: e.GetDeleted(),
-	}
-	if e.Mode != nil {
-		m := octal(e.GetMode())
-		out.Mode = &m
-	}
-	if e.GetExpires() != nil {
-		t := e.GetExpires().AsTime().Format(time.RFC3339Nano)
-		out.Expires = &t
-	}
-	if e.Value != nil {
-		v := base64.StdEncoding.EncodeToString(e.GetValue())
-		out.Value = &v
-	}
-	return out
-}
-
-func octal(mode uint32) string { return fmt.Sprintf("%04o", mode) }
 
 // timeOf gives the moment that an HLC reading names, or "-" when it is none.
 func timeOf(hlc string) string {

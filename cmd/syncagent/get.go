@@ -4,6 +4,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 )
@@ -35,7 +36,7 @@ func (c *cli) getCmd() *cobra.Command {
 				if e.Value == nil {
 					e.Value = []byte{} // an empty value is a value too
 				}
-				printJSON(c.stdout, newEntryJSON(e))
+				printJSON(c.stdout, agent.NewEntryJSON(e))
 				return nil
 			}
 			_, err = c.stdout.Write(e.GetValue())

@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 )
@@ -25,7 +26,7 @@ another version by now.`
 
 // versionJSON is a line of history.
 type versionJSON struct {
-	entryJSON
+	agent.EntryJSON
 	Dropped bool `json:"dropped,omitempty"`
 }
 
@@ -67,7 +68,7 @@ func (c *cli) historyCmd() *cobra.Command {
 func (c *cli) printHistory(r *apiv1.HistoryResponse) {
 	if c.json() {
 		for _, e := range r.GetEntries() {
-			printJSON(c.stdout, versionJSON{newEntryJSON(e), e.GetDropped()})
+			printJSON(c.stdout, versionJSON{agent.NewEntryJSON(e), e.GetDropped()})
 		}
 	} else {
 		var rows [][]string

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 )
 
@@ -35,7 +36,7 @@ func (c *cli) lsCmd() *cobra.Command {
 			_, err = listEntries(ctx, client, prefix, values, func(e *apiv1.Entry) error {
 				switch {
 				case c.json():
-					printJSON(out, newEntryJSON(e))
+					printJSON(out, agent.NewEntryJSON(e))
 				case long:
 					rows = append(rows, longRow(e))
 				default:
@@ -58,7 +59,7 @@ func (c *cli) lsCmd() *cobra.Command {
 func longRow(e *apiv1.Entry) []string {
 	mode := "-"
 	if e.Mode != nil {
-		mode = octal(e.GetMode())
+		mode = fmt.Sprintf("%04o", e.GetMode())
 	}
 	return []string{mode, strconv.FormatInt(e.GetSize(), 10), timeOf(e.GetHlc()), authorOf(e), e.GetPath()}
 }

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 )
@@ -19,29 +20,6 @@ With -o json each line carries a cursor. watch --since CURSOR goes on after that
 and misses nothing; when the cursor is too old or of another agent, the first line is
 "reset" and the present state follows. "more":true says that further lines of the same
 write follow.`
-
-// eventJSON is a line of watch.
-type eventJSON struct {
-	Cursor  string  `json:"cursor"`
-	Type    string  `json:"type"`
-	More    bool    `json:"more,omitempty"`
-	Path    string  `json:"path,omitempty"`
-	Version string  `json:"version,omitempty"`
-	HLC     string  `json:"hlc,omitempty"`
-	Author  string  `json:"author,omitempty"`
-	Alias   string  `json:"alias,omitempty"`
-	Size    *int64  `json:"size,omitempty"` // of a put
-	Mode    *string `json:"mode,omitempty"`
-	Value   *string `json:"value_base64,omitempty"`
-}
-
-var eventNames = map[apiv1.EventType]string{
-	apiv1.EventType_EVENT_TYPE_PUT:    "put",
-	apiv1.EventType_EVENT_TYPE_DELETE: "delete",
-	apiv1.EventType_EVENT_TYPE_SYNCED: "synced",
-	apiv1.EventType_EVENT_TYPE_RESET:  "reset",
-	apiv1.EventType_EVENT_TYPE_POLICY: "policy",
-}
 
 func (c *cli) watchCmd() *cobra.Command {
 	var since string
@@ -102,23 +80,14 @@ func (c *cli) watch(ctx context.Context, r *apiv1.WatchRequest) error {
 func (c *cli) printEvent(e *apiv1.Event) {
 	entry := e.GetEntry()
 	if c.json() {
-		line := eventJSON{
-			Cursor: e.GetCursor(), Type: eventNames[e.GetType()], More: e.GetMore(),
-			Path: entry.GetPath(), Version: entry.GetVersion(), HLC: entry.GetHlc(),
-			Author: entry.GetAuthor(), Alias: entry.GetAlias(),
-		}
-		if e.GetType() == apiv1.EventType_EVENT_TYPE_PUT {
-			full := newEntryJSON(entry)
-			line.Size, line.Mode, line.Value = &full.Size, full.Mode, full.Value
-		}
-		printJSON(c.stdout, line)
+		printJSON(c.stdout, agent.NewEventJSON(e))
 		return
 	}
 	when := time.Now().UTC().Format(time.RFC3339)
 	if entry.GetHlc() != "" {
 		when = timeOf(entry.GetHlc())
 	}
-	name := eventNames[e.GetType()]
+	name := agent.EventName(e.GetType())
 	switch e.GetType() {
 	case apiv1.EventType_EVENT_TYPE_PUT:
 		fmt.Fprintf(c.stdout, "%s %-6s %s  %d bytes  %s\n", when, name, entry.GetPath(), entry.GetSize(), authorOf(entry))
