@@ -16,6 +16,15 @@ func (t *turn) due() error {
 			return err
 		}
 	}
+	postponed := s.postponed
+	s.postponed = nil
+	for _, key := range postponed {
+		p, err := t.path(key, false)
+		if err != nil {
+			return err
+		}
+		p.dirty = true
+	}
 	if s.wake == 0 || s.wake > t.now {
 		return nil
 	}
@@ -25,7 +34,7 @@ func (t *turn) due() error {
 		if len(k) != 25 {
 			return false, fmt.Errorf("%w: timer row", ErrCorrupt)
 		}
-		if ms := int64(be.Uint64(k[1:])); ms > t.now || n >= turnPaths {
+		if ms := int64(be.Uint64(k[1:])); ms > t.now || n >= turnPaths || t.size > turnBytes/2 {
 			s.wakeAt(ms)
 			return false, nil
 		}
@@ -35,11 +44,14 @@ func (t *turn) due() error {
 		}
 		p.dirty = true
 		t.rows.delete(k)
-		t.size += 400
+		t.size += pathCost(p)
 		n++
 		return true, nil
 	})
 }
+
+// pathCost estimates the rows that looking at a path again makes.
+func pathCost(p *pathState) int { return 500 + 2*len(p.name()) }
 
 // touchOld looks again at unready writes older than the horizon, some at a time: what nobody has is waited for no
 // longer.

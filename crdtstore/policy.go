@@ -197,6 +197,7 @@ func (t *turn) rejudge() error {
 		return nil
 	}
 	var keys []record.Tag
+	var withheld []uint64 // slots of each that the agent may not read
 	var next record.Tag
 	more := false
 	err := t.view.Scan([]byte{'s'}, key('s', c.place[:]), false, func(k, value []byte) (bool, error) {
@@ -209,27 +210,32 @@ func (t *turn) rejudge() error {
 				next, more = path, true
 				return false, nil
 			}
-			keys = append(keys, path)
+			keys, withheld = append(keys, path), append(withheld, 0)
 		}
 		s, err := decodeSlot(path, v, value)
 		if err != nil {
 			return false, err
 		}
 		if !t.policy.MayRead(t.s.self, s.tags) {
-			c.withheld++
+			withheld[len(keys)-1]++
 		}
 		return true, nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, k := range keys {
+	for i, k := range keys {
+		if t.size > turnBytes/2 && i > 0 {
+			next, more = k, true
+			break
+		}
 		p, err := t.path(k, false)
 		if err != nil {
 			return err
 		}
 		p.dirty = true
-		t.size += 400
+		t.size += pathCost(p)
+		c.withheld += withheld[i]
 	}
 	if more {
 		c.place = next

@@ -279,7 +279,7 @@ func (s *Store) takeOver(old salvaged) error {
 	if len(r.parcels) > 0 {
 		s.queue.add(r)
 	}
-	for !s.queue.empty() || s.counters.judged != s.counters.generation {
+	for s.busy() {
 		if err := s.step(); err != nil {
 			return fmt.Errorf("take over what was saved: %w", err)
 		}

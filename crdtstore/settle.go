@@ -68,6 +68,16 @@ func (t *turn) settle() error {
 			if !ready {
 				continue
 			}
+			cost, err := t.showCost(u)
+			if err != nil {
+				return err
+			}
+			if t.size > 0 && t.size+cost > txnBytes {
+				t.s.postponed = append(t.s.postponed, u.paths...) // one turn cannot hold it all
+				delete(candidates, id)
+				continue
+			}
+			t.size += cost
 			changed = true
 			delete(candidates, id)
 			t.s.dropUnready(u, t.rows)
@@ -83,6 +93,19 @@ func (t *turn) settle() error {
 			return nil
 		}
 	}
+}
+
+// showCost estimates the rows that showing all of a write makes: view, feed, slots.
+func (t *turn) showCost(u *unreadyWrite) (int, error) {
+	n := 0
+	for _, key := range u.paths {
+		p, err := t.path(key, false)
+		if err != nil {
+			return 0, err
+		}
+		n += 500 + len(p.name())
+	}
+	return n, nil
 }
 
 // settled tells whether nothing of a write is waited for any more.

@@ -92,6 +92,7 @@ type Store struct {
 	headLimit int   // heads above which a merge block is made; random per agent
 	unsynced  bool
 	lastSync  time.Duration
+	postponed []record.Tag // paths of writes that are ready, but did not fit into the turn
 	turn      *turn
 	full      bool // the reserve of free disk is used up
 
@@ -240,7 +241,7 @@ func (s *Store) Run(ctx context.Context) error {
 
 // wait collects requests. It returns at once when there is work left over, else when some comes or falls due.
 func (s *Store) wait(ctx context.Context) error {
-	if !s.queue.empty() || s.counters.judged != s.counters.generation {
+	if s.busy() {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -258,6 +259,11 @@ func (s *Store) wait(ctx context.Context) error {
 	case <-timer.C:
 	}
 	return nil
+}
+
+// busy tells whether there is work left over from the last turn.
+func (s *Store) busy() bool {
+	return !s.queue.empty() || s.counters.judged != s.counters.generation || len(s.postponed) > 0
 }
 
 // idle is how long the owner may sleep if nobody wants anything.

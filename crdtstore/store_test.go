@@ -679,3 +679,44 @@ func TestCorruptedValueIsAnErrorNeverAWrongAnswer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestManyWritesThatBecomeReadyAtOnce(t *testing.T) {
+	n := newTestNet(t, 1)
+	a, b := n.start("a", nil), n.startOn("b", nil, t.TempDir())
+	p := n.openPolicy()
+	a.apply(p)
+	b.apply(p)
+	ctx := context.Background()
+	deep := strings.Repeat("/"+strings.Repeat("d", 60), 15)
+	for i := range 6 {
+		var ops []Op
+		for j := range 900 {
+			ops = append(ops, Op{Path: fmt.Sprintf("%s/%d/%d", deep, i, j), Value: []byte("v")})
+		}
+		if _, err := a.Write(ctx, ops); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// All blocks come with all entries but one each; then the last ones come together.
+	err := a.Missing(ctx, nil, b.self, func(p record.Parcel) error {
+		p.Entries = p.Entries[1:]
+		res, err := b.Ingest(ctx, a.self, []record.Parcel{p})
+		if res.Invalid != nil {
+			return res.Invalid
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b.Stats().Missing > 6 { // entries beyond what travels with a block
+		wants := b.Wants(a.self, 1000)
+		answers := a.Serve(b.self, wants)
+		if err := b.Answered(ctx, a.self, wants[6:], answers[6:]); err != nil {
+			t.Fatal(err)
+		}
+		n.clock.advance(2 * askAgain * time.Millisecond)
+	}
+	b.fetch(a)
+	waitFor(t, func() bool { return b.Stats().ViewDigest == a.Stats().ViewDigest })
+}
