@@ -151,7 +151,8 @@ func (t *turn) add(l *localWrite, paths []*pathState) error {
 			ErrTooLarge, l.size, maxBundle)
 	}
 	l.version = record.Version{HLC: w.HLC, Write: w.ID()}
-	t.size += l.size + 150*len(w.Slots)
+	t.size += l.size
+	t.plan(w.Slots, func(i int) []byte { return l.entries[i].Bytes })
 	for i := range w.Slots {
 		s := &slot{version: l.version, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, own: true, changed: true}
 		s.version.Index = uint16(i)
@@ -160,7 +161,6 @@ func (t *turn) add(l *localWrite, paths []*pathState) error {
 			return err // only a bug gets here: the entry was made or checked before
 		}
 		s.describe(e, e.Size())
-		t.size += 190 + 16*len(s.tags)
 		t.keep(s, l.entries[i].Bytes, false)
 		paths[i].insert(s)
 	}

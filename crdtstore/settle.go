@@ -366,7 +366,6 @@ func (t *turn) show(p *pathState, path string, shown *slot) error {
 		return nil
 	}
 	t.rows.set(shownKey(path), now.encode())
-	t.size += len(path) + 160
 	t.feed = append(t.feed, feedItem{kind: feedShown, key: p.key, version: now.version, path: path})
 	return nil
 }

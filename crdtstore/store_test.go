@@ -508,11 +508,12 @@ func TestLargestWriteAndBlockFitOneTransaction(t *testing.T) {
 	p := n.openPolicy()
 	a.apply(p)
 	b.apply(p)
-	// As many slots as fit a block, of the longest and deepest paths.
-	deep := strings.Repeat("/"+strings.Repeat("d", 30), 31)
+	// As many slots as fit a block, of the longest and deepest paths, that expire.
+	deep := strings.Repeat("/"+strings.Repeat("d", 31), 31)
 	var ops []Op
-	for i := range 850 {
-		ops = append(ops, Op{Path: fmt.Sprintf("%s/%030d", deep, i), Value: []byte("v")})
+	for i := range 865 {
+		op := Op{Path: fmt.Sprintf("%s/%031d", deep, i), Value: make([]byte, 500), Expires: time.UnixMilli(n.clock.wall).Add(time.Hour)}
+		ops = append(ops, op)
 	}
 	if _, err := a.Write(context.Background(), ops); err != nil {
 		t.Fatalf("largest write: %v", err)

@@ -86,11 +86,22 @@ func (t *turn) block(b *record.Block, entries map[record.ID][]byte) (isNew bool,
 	t.accept(b)
 	t.foreign = append(t.foreign, b)
 	for _, w := range b.Writes {
+		t.plan(w.Slots, func(i int) []byte { return entries[w.Slots[i].Entry] })
+	}
+	for _, w := range b.Writes {
 		if err := t.write(w, b.Origin == t.s.self, entries); err != nil {
 			return false, err
 		}
 	}
 	return true, nil
+}
+
+// plan counts the rows that slots will make, but for their values, before any value is placed: what is left of the
+// transaction is for values, the others get rows of their own.
+func (t *turn) plan(slots []record.Slot, entry func(i int) []byte) {
+	for i := range slots {
+		t.size += 440 + 16*len(slots[i].Tags) + min(len(entry(i)), record.MaxPath+100)
+	}
 }
 
 // accept adds the rows that every block has.
@@ -182,7 +193,6 @@ func (t *turn) write(w *record.Write, own bool, entries map[record.ID][]byte) er
 	for i := range w.Slots {
 		v := record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
 		s := &slot{version: v, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, own: own, changed: true}
-		t.size += 190 + 16*len(s.tags)
 		if !own && !t.policy.MayRead(t.s.self, s.tags) {
 			// None of our business: the row says where it belongs, no byte of path or value is kept.
 			s.changed = false
