@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
 )
 
 // window is how many bytes of a secret in a row count as found. Compression of the store's files may cut a secret into
@@ -72,10 +73,10 @@ func (s *secrets) in(t *testing.T, dir string) (found map[string]bool) {
 	return found
 }
 
-func (s *secrets) mustNotBeIn(t *testing.T, h *host, when string) {
+func (s *secrets) mustNotBeIn(t *testing.T, dir, when string) {
 	t.Helper()
-	if found := s.in(t, h.dir); len(found) > 0 {
-		t.Errorf("%s: %s has %d parts of secrets: %.300v", when, h.name, len(found), found)
+	if found := s.in(t, dir); len(found) > 0 {
+		t.Errorf("%s: %s has %d parts of secrets: %.300v", when, dir, len(found), found)
 	}
 }
 
@@ -121,13 +122,13 @@ func TestG7_BlindHostHoldsNoByte(t *testing.T) {
 	write(a)
 	write(b)
 	blocks()
-	s.mustNotBeIn(t, c, "by gossip and push")
+	s.mustNotBeIn(t, c.dir, "by gossip and push")
 
 	c.stop()
 	write(a)
 	c.start()
 	blocks()
-	s.mustNotBeIn(t, c, "by sync")
+	s.mustNotBeIn(t, c.dir, "by sync")
 
 	c.kill()
 	write(b)
@@ -162,8 +163,87 @@ func TestG7_BlindHostHoldsNoByte(t *testing.T) {
 	for _, h := range f.hosts {
 		h.stop() // what is in memory goes to the files
 	}
-	s.mustNotBeIn(t, c, "at the end")
+	s.mustNotBeIn(t, c.dir, "at the end")
 	if found := s.in(t, b.dir); len(found) < s.count*20 {
 		t.Errorf("the search finds only %d parts of %d secrets on b, which holds them", len(found), s.count)
 	}
+}
+
+// An honest agent keeps nothing that it may not read, so the test above does not show what it was sent. This member takes
+// and keeps all it can get, and asks for the rest.
+func TestG7_HostileMemberIsSentNothing(t *testing.T) {
+	f := newFleet(t, "a", "b")
+	a, b := f.hosts[0], f.hosts[1]
+	key, admin := newKey(t), newKey(t)
+	mallory := "identity mallory " + record.KeyOf(key).String()
+	f.extra = []string{mallory}
+	f.start()
+	f.apply(everything, "mallory peer", "mallory /public read")
+	f.connect()
+	s := secrets{known: map[[window]byte]string{}}
+	written := 0
+	write := func(h *host) {
+		h.mustPut("/secret/"+s.of(20), s.of(100))
+		h.mustPut("/secret/"+s.of(20), s.of(100_000))
+		h.mustBatch(map[string]string{"/secret/" + s.of(20): s.of(100), "/public/" + h.name: "readable"})
+		written += 3
+	}
+	write(a)
+	network, err := record.ParseNetworkID(a.status().Network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := roguePolicy(network, admin, a.identity, b.identity, mallory)
+	r := startRogue(t, key, network, record.KeyOf(admin), policy, append(a.addrs(), b.addrs()...))
+	same := func() error {
+		st, err := a.tryStatus()
+		if err == nil && st.BlockDigest != fmt.Sprintf("%x", r.store.BlockDigest()) {
+			err = fmt.Errorf("mallory has other blocks than a")
+		}
+		return err
+	}
+	eventually(t, same)
+	write(a) // now by gossip and push
+	write(b)
+	f.converge()
+	eventually(t, same)
+	s.mustNotBeIn(t, r.dir, "by sync, gossip and push")
+	if t.Failed() {
+		return // what it was sent it will not ask for
+	}
+	eventually(t, func() error {
+		if n := r.liar.answered(record.Denied); n < written {
+			return fmt.Errorf("%d of %d wants are denied", n, written)
+		}
+		return nil
+	})
+	s.mustNotBeIn(t, r.dir, "after it asked for everything")
+	snapshot, err := r.store.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snapshot.Close()
+	// Batches of which it lacks an entry do not show, so nothing does; but what it may read came.
+	if n, err := snapshot.Count("/secret"); n != 0 || err != nil {
+		t.Errorf("mallory shows %d secrets, %v", n, err)
+	}
+	eventually(t, func() error {
+		if found, err := contains(r.dir, []byte("/public/a")); !found || err != nil {
+			return fmt.Errorf("mallory was not sent what it may read: %v", err)
+		}
+		return nil
+	})
+}
+
+// contains tells whether a file below dir holds these bytes.
+func contains(dir string, b []byte) (found bool, err error) {
+	err = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(name)
+		found = found || bytes.Contains(content, b)
+		return err
+	})
+	return found, err
 }

@@ -67,8 +67,9 @@ func frame(kind byte, payload []byte) []byte {
 // rawPeer is a libp2p host that keeps no rule of ours.
 type rawPeer struct {
 	libhost.Host
-	mu    sync.Mutex
-	hello []byte // what an agent said first on a stream that it opened
+	mu      sync.Mutex
+	hello   []byte   // what an agent said first on a stream that it opened
+	replies [][]byte // what it is answered on such streams, after a hello; one each, then nothing
 }
 
 func newRawPeer(t *testing.T, key ed25519.PrivateKey) *rawPeer {
@@ -92,14 +93,29 @@ func newRawPeer(t *testing.T, key ed25519.PrivateKey) *rawPeer {
 				return
 			}
 			payload := make([]byte, min(binary.BigEndian.Uint32(head[1:]), 1<<20))
-			if _, err := io.ReadFull(s, payload); err == nil {
-				p.mu.Lock()
-				p.hello = payload
-				p.mu.Unlock()
+			if _, err := io.ReadFull(s, payload); err != nil {
+				return
+			}
+			if reply := p.reply(payload); reply != nil {
+				_, _ = s.Write(append(frame(1, payload), reply...))
+				_ = s.CloseWrite()
+				_ = s.SetReadDeadline(time.Now().Add(time.Second))
+				_, _ = io.Copy(io.Discard, s)
 			}
 		})
 	}
 	return p
+}
+
+// reply notes what an agent said and gives what to answer.
+func (p *rawPeer) reply(hello []byte) (reply []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hello = hello
+	if len(p.replies) > 0 {
+		reply, p.replies = p.replies[0], p.replies[1:]
+	}
+	return reply
 }
 
 func (p *rawPeer) heard() []byte {
@@ -139,6 +155,14 @@ func (p *rawPeer) send(to peer.ID, proto protocol.ID, parts ...[]byte) {
 	_ = s.Reset()
 }
 
+func packed(b []byte) []byte {
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		panic(err) // no options, no error
+	}
+	return w.EncodeAll(b, nil)
+}
+
 // makeBomb gives a few bytes that decompress to many.
 func makeBomb(t *testing.T) []byte {
 	t.Helper()
@@ -162,10 +186,16 @@ func (n noise) garbage(hello, bomb []byte) [][]byte {
 		n.bytes(100), n.bytes(64 << 10), bytes.Repeat([]byte{0}, 10_000), bytes.Repeat([]byte{0xff}, 10_000),
 		{1, 0xff, 0xff, 0xff, 0xff}, {1, 0, 16, 0, 1}, {24, 0, 16, 0, 0}, frame(1, nil), frame(1, n.dented(hello)),
 	}
+	for range 10 {
+		all = append(all, frame(1, n.dented(hello)), frame(1, hello[:n.IntN(len(hello))]))
+	}
 	for kind := range 50 {
 		all = append(all, frame(byte(kind), nil), frame(byte(kind), n.bytes(300)))
 	}
 	for _, kind := range []byte{20, 24, 31, 32, 41} { // those that are compressed
+		for range 5 {
+			all = append(all, frame(kind, packed(n.bytes(200))))
+		}
 		all = append(all, frame(kind, bomb), frame(kind, n.dented(bomb[:len(bomb)/2])))
 	}
 	n.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -207,7 +237,7 @@ func (f *fleet) members(t *testing.T, n int) (keys []ed25519.PrivateKey, rules [
 func TestG10_GarbageOnStreams(t *testing.T) {
 	n := newNoise(t)
 	f := newFleet(t, "a", "b")
-	keys, rules := f.members(t, 12) // each is shut out after some faults
+	keys, rules := f.members(t, 16) // each is shut out after some faults
 	bomb := makeBomb(t)
 	f.start()
 	f.apply(append(rules, everything)...)
@@ -216,7 +246,7 @@ func TestG10_GarbageOnStreams(t *testing.T) {
 	addrs := a.addrs() // TCP and QUIC
 	for i, key := range keys {
 		p := newRawPeer(t, key)
-		id, err := p.connect(t, addrs[i%len(addrs)])
+		id, err := p.connect(t, addrs[i/2%len(addrs)])
 		if err != nil {
 			t.Fatalf("a member is refused: %v", err)
 		}
@@ -226,36 +256,57 @@ func TestG10_GarbageOnStreams(t *testing.T) {
 			}
 			return nil
 		})
-		hello := frame(1, p.heard())
-		proto := protocols[i%len(protocols)]
-		for _, g := range n.garbage(p.heard(), bomb) {
-			if i%4 == 3 { // some do not even say hello
-				p.send(id, proto, g)
-			} else {
-				p.send(id, proto, hello, g, n.bytes(50))
-			}
-		}
-		var silent []network.Stream
-		for range 60 { // and leave as many streams open as they are given
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			s, err := p.NewStream(network.WithNoDial(ctx, "test"), id, proto)
-			cancel()
-			if err != nil {
-				break
-			}
-			_, _ = s.Write(hello[:3])
-			silent = append(silent, s)
+		if i%2 == 0 {
+			p.attack(id, protocols[i/2%len(protocols)], n.garbage(p.heard(), bomb))
+		} else {
+			p.answer(t, n.garbage(p.heard(), bomb))
 		}
 		f.serves(t, fmt.Sprintf("/serves/%d", i))
-		for _, s := range silent {
-			_ = s.Reset()
-		}
+		_ = p.Close()
 	}
 	if log := a.wholeLog(); !strings.Contains(log, "too much garbage") {
 		t.Error("a did not notice the garbage: nothing was tried")
 	} else if strings.Contains(log, "panic") {
 		t.Error("the log tells of a panic")
 	}
+}
+
+// attack sends garbage on streams of its own, some of it without a hello, and leaves as many open as it is given.
+func (p *rawPeer) attack(to peer.ID, proto protocol.ID, garbage [][]byte) {
+	hello := frame(1, p.heard())
+	for i, g := range garbage {
+		if i%4 == 3 {
+			p.send(to, proto, g)
+		} else {
+			p.send(to, proto, hello, g, g[:len(g)/2])
+		}
+	}
+	for range 60 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		s, err := p.NewStream(network.WithNoDial(ctx, "test"), to, proto)
+		cancel()
+		if err != nil {
+			return
+		}
+		_, _ = s.Write(hello[:3])
+	}
+}
+
+// answer gives garbage as answers to an agent that opens streams itself, until it has had enough of them.
+func (p *rawPeer) answer(t *testing.T, garbage [][]byte) {
+	t.Helper()
+	const enough = 8
+	p.mu.Lock()
+	p.replies = garbage
+	p.mu.Unlock()
+	eventually(t, func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if asked := len(garbage) - len(p.replies); asked < enough && len(p.Network().Conns()) > 0 {
+			return fmt.Errorf("asked %d times", asked)
+		}
+		return nil
+	})
 }
 
 func (h *host) wholeLog() string {

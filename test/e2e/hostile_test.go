@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,7 @@ import (
 
 // rogue is an agent in this process, made of the product's own parts by somebody who obeys no admin but himself.
 type rogue struct {
+	dir     string
 	key     ed25519.PrivateKey
 	network record.NetworkID
 	store   *crdtstore.Store
@@ -26,10 +28,32 @@ type rogue struct {
 	liar    *liar
 }
 
-// liar serves entries with blocks with which an honest store would not.
+// liar serves entries with blocks with which an honest store would not, and counts what it is answered.
 type liar struct {
 	*crdtstore.Store
 	smuggled map[record.Digest][][]byte // block -> entries
+
+	mu      sync.Mutex
+	answers map[record.AnswerStatus]map[record.Want]bool
+}
+
+func (l *liar) Answered(ctx context.Context, from record.PublicKey, wants []record.Want, answers []record.Answer) error {
+	l.mu.Lock()
+	for i, a := range answers[:min(len(answers), len(wants))] {
+		if l.answers[a.Status] == nil {
+			l.answers[a.Status] = map[record.Want]bool{}
+		}
+		l.answers[a.Status][wants[i]] = true
+	}
+	l.mu.Unlock()
+	return l.Store.Answered(ctx, from, wants, answers)
+}
+
+// answered counts the wants that were answered so.
+func (l *liar) answered(status record.AnswerStatus) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.answers[status])
 }
 
 func (l *liar) Missing(ctx context.Context, have []record.Position, reader record.PublicKey, send func(record.Parcel) error) error {
@@ -51,10 +75,10 @@ func newKey(t testing.TB) ed25519.PrivateKey {
 // startRogue runs a rogue that dials the given addresses. The signed policy is its own work, by an admin that it pins.
 func startRogue(t *testing.T, key ed25519.PrivateKey, network record.NetworkID, admin record.PublicKey, policy []byte, dial []string) *rogue {
 	t.Helper()
-	r := &rogue{key: key, network: network}
+	r := &rogue{dir: tempDir(t), key: key, network: network}
 	var err error
 	r.store, err = crdtstore.Open(crdtstore.Options{
-		Dir: tempDir(t), Network: network, Key: key, Admins: []record.PublicKey{admin},
+		Dir: r.dir, Network: network, Key: key, Admins: []record.PublicKey{admin},
 		OnCommit: func(blocks []record.Outgoing) {
 			for _, b := range blocks {
 				r.node.Publish(b)
@@ -66,7 +90,7 @@ func startRogue(t *testing.T, key ed25519.PrivateKey, network record.NetworkID, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.liar = &liar{r.store, map[record.Digest][][]byte{}}
+	r.liar = &liar{Store: r.store, smuggled: map[record.Digest][][]byte{}, answers: map[record.AnswerStatus]map[record.Want]bool{}}
 	r.node, err = p2p.New(p2p.Options{Key: key, Network: network, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Bootstrap: dial})
 	if err != nil {
 		t.Fatal(err)
