@@ -3,6 +3,7 @@
 GO       ?= go
 FUZZTIME ?= 10m
 BENCH    ?= .
+SEEDS    ?= 10000
 TESTFLAGS ?=
 PREFIX   ?= /usr/local
 
@@ -15,7 +16,7 @@ cc   := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $(firstword $(
 race := $(if $(cc),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz bench build install proto clean
+.PHONY: help demo test lint fuzz chaos bench build install proto clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,9 @@ ifeq ($(race),)
 	@echo 'no C compiler or CGO_ENABLED=0: testing without the race detector' >&2
 endif
 	$(GO) test $(race) -shuffle=on $(TESTFLAGS) ./...
+ifneq ($(race),)
+	$(GO) test -run '^TestSimulation$$' ./crdtstore # many more seeds than fit beside the race detector
+endif
 
 lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up to date
 	@test -z "$$(gofmt -l $(sources) | tee /dev/stderr)" || { echo 'gofmt: format the files above' >&2; exit 1; }
@@ -37,6 +41,9 @@ lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up 
 
 fuzz: ## every fuzz target for FUZZTIME (10m)
 	@test/fuzz.sh $(FUZZTIME)
+
+chaos: ## SEEDS (10000) seeds of the simulation of stores
+	$(GO) test -timeout 0 -run '^TestSimulation$$' -v -seeds=$(SEEDS) ./crdtstore
 
 bench: ## every benchmark matching BENCH (all)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...

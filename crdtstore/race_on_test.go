@@ -1,0 +1,5 @@
+//go:build race
+
+package crdtstore
+
+const raceEnabled = true

@@ -1,0 +1,436 @@
+package crdtstore
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"syncagent/acl"
+	"syncagent/crdtstore/record"
+)
+
+// simNode is a host: a disk, and while it is up a store whose turns the simulator makes.
+type simNode struct {
+	sim     *sim
+	id      int
+	name    string
+	key     record.PublicKey
+	disk    *memKV
+	store   *Store
+	joined  bool
+	offset  time.Duration // of its wall clock
+	boot    int64         // simulated time of its start
+	boots   uint64
+	stepped int // commits at the last check
+
+	writes  []*simWrite
+	ingests []*simIngest
+	others  []chan error // requests of which only the outcome matters
+	old     *memKV       // an image to roll back to
+	armed   int          // commits and syncs until the power fails in the middle of a turn, 0: not armed
+
+	promised  map[record.ID]bool // writes that it acknowledged on this disk
+	texts     map[[32]byte]bool  // policies that it acknowledged
+	last      map[string]record.Version
+	lastGen   uint64
+	before    map[string]record.Version // last, at the beginning of the turns
+	beforeGen uint64
+	seen      map[record.ID]uint64 // write -> generation of the policy when its slots came
+	agent     int64                // agent time when it was looked at last
+	durable   int64                // agent time at the last acknowledgement
+	watchers  []*simWatcher
+}
+
+type simWrite struct {
+	ops  []Op
+	done chan writeResult
+}
+
+type simIngest struct {
+	from int
+	done chan ingestResult
+}
+
+// simDisk lets the model see what is committed.
+type simDisk struct {
+	*memKV
+	n *simNode
+}
+
+func (d *simDisk) Commit(r *rows) error {
+	if err := d.memKV.Commit(r); err != nil {
+		return err
+	}
+	d.n.learn(r)
+	return nil
+}
+
+type simClock struct{ n *simNode }
+
+func (c simClock) Now() (time.Time, time.Duration) {
+	now := c.n.sim.now
+	return time.UnixMilli(now).Add(c.n.offset), time.Duration(now-c.n.boot) * time.Millisecond
+}
+
+// start opens the store. It gives false when the power fails meanwhile.
+func (n *simNode) start() bool {
+	n.boot = n.sim.now
+	n.boots++
+	var src [32]byte
+	binary.BigEndian.PutUint64(src[:], n.sim.seed)
+	binary.BigEndian.PutUint64(src[8:], uint64(n.id))
+	binary.BigEndian.PutUint64(src[16:], n.boots)
+	n.disk.before = n.power
+	s, err := Open(Options{
+		Network: n.sim.network, Key: testKey(n.name), Admins: []record.PublicKey{record.KeyOf(testKey("admin"))},
+		Clock: simClock{n}, Rand: rand.NewChaCha8(src), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		OnCommit: n.announce, OnWants: func() { n.sim.wake(n.id) }, kv: &simDisk{n.disk, n},
+	})
+	if err != nil {
+		if !errors.Is(err, errPower) {
+			n.sim.failf("%s does not start: %v", n.name, err)
+		}
+		n.disk = n.disk.powerCut(n.sim.rand.IntN(3))
+		n.armed = 0
+		return false
+	}
+	n.store, n.stepped = s, -1
+	if err := s.index.fill(s.kv.View(), make(chan struct{})); err != nil {
+		n.sim.failf("%s: index: %v", n.name, err)
+	}
+	n.checkRestart()
+	return true
+}
+
+// power is asked before every commit and sync.
+func (n *simNode) power(string) error {
+	if n.armed == 0 {
+		return nil
+	}
+	if n.armed--; n.armed > 0 {
+		return nil
+	}
+	n.armed = -1
+	return errPower
+}
+
+// drive makes turns until the host has nothing to do. False means that the power failed.
+func (n *simNode) drive() {
+	s := n.store
+	if s == nil {
+		return
+	}
+	n.before, n.beforeGen = n.last, n.lastGen
+	for turns := 0; ; turns++ {
+		if err := s.step(); err != nil {
+			if !errors.Is(err, errPower) {
+				n.sim.failf("%s: a turn failed: %v", n.name, err)
+			}
+			n.crash()
+			return
+		}
+		n.check()
+		if s.queue.empty() && s.counters.judged == s.counters.generation && (s.wake == 0 || s.wake > s.tick()) {
+			break
+		}
+		if turns > 2000 {
+			n.sim.failf("%s does not come to rest", n.name)
+		}
+	}
+	n.collect()
+}
+
+// collect reads the answers to what the host was asked.
+func (n *simNode) collect() {
+	for _, w := range n.writes {
+		select {
+		case r := <-w.done:
+			n.acknowledged(w, r)
+		default:
+			n.sim.failf("%s did not answer a write", n.name)
+		}
+	}
+	for _, in := range n.ingests {
+		select {
+		case r := <-in.done:
+			if r.err != nil {
+				n.sim.failf("%s: ingest: %v", n.name, r.err)
+			}
+			if r.Invalid != nil && in.from != n.sim.evil {
+				n.sim.failf("%s: invalid block of an honest host: %v", n.name, r.Invalid)
+			}
+			if len(r.Missing) > 0 {
+				n.sim.send(simMsg{from: n.id, to: in.from, kind: simAsk, digests: r.Missing})
+			}
+		default:
+			n.sim.failf("%s did not answer an ingest", n.name)
+		}
+	}
+	for _, done := range n.others {
+		select {
+		case err := <-done:
+			if err != nil && n.sim.evil < 0 {
+				n.sim.failf("%s: answer: %v", n.name, err)
+			}
+		default:
+			n.sim.failf("%s did not answer", n.name)
+		}
+	}
+	n.writes, n.ingests, n.others = nil, nil, nil
+}
+
+// crash cuts the power: of the commits since the last sync some reached the disk.
+func (n *simNode) crash() {
+	s := n.store
+	n.store = nil
+	for _, w := range n.writes { // some were answered before the power failed
+		select {
+		case r := <-w.done:
+			n.noteAcknowledged(w, r)
+		default:
+		}
+	}
+	n.writes, n.ingests, n.others = nil, nil, nil
+	if err := s.engine.close(); err != nil {
+		n.sim.failf("%s: %v", n.name, err)
+	}
+	n.armed = 0
+	n.disk = n.disk.powerCut(n.sim.rand.IntN(len(n.disk.commits) + 1))
+	n.last = map[string]record.Version{}
+	n.sim.tracef("crash %s", n.name)
+}
+
+// rollback starts the host from an old image.
+func (n *simNode) rollback() {
+	if n.store != nil {
+		n.crash()
+	}
+	n.disk = n.old.powerCut(1 << 30)
+	n.seen, n.promised = map[record.ID]uint64{}, map[record.ID]bool{}
+	n.texts = map[[32]byte]bool{}
+	n.agent, n.durable = 0, 0
+	n.sim.model.lost[n.id] = true
+	for id := range n.sim.model.acked {
+		if !n.sim.heldAnywhere(id) { // it was only here, or with others who have not synced it yet
+			delete(n.sim.model.acked, id)
+		}
+	}
+	n.sim.tracef("rollback %s", n.name)
+}
+
+// learn shows the model what the host commits: blocks, entries, which slots it has.
+func (n *simNode) learn(r *rows) {
+	m := n.sim.model
+	var blocks []*record.Block
+	for k, v := range r.m {
+		if v == nil {
+			continue
+		}
+		switch k[0] {
+		case 'b':
+			if b, err := record.ParseBlock(v); err == nil && b.Bundle != nil {
+				blocks = append(blocks, b)
+			}
+		case 'e':
+			m.entry(v)
+		case 's':
+			path, version, _ := parseSlotKey([]byte(k))
+			if s, err := decodeSlot(path, version, v); err == nil && (s.state == slotHeld || s.state == slotStub) {
+				m.entry(s.data)
+			}
+			if _, ok := n.seen[version.Write]; !ok && n.store != nil {
+				n.seen[version.Write] = n.store.counters.generation
+			}
+		}
+	}
+	slices.SortFunc(blocks, func(a, b *record.Block) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+	for _, b := range blocks {
+		for _, w := range b.Writes {
+			m.wrote(w)
+		}
+	}
+}
+
+func (m *simModel) entry(data []byte) {
+	if e, err := record.ParseEntry(slices.Clone(data)); err == nil {
+		m.entries[e.ID()] = e
+	}
+	if e, _, id, err := record.ParseStub(slices.Clone(data)); err == nil && m.entries[id] == nil {
+		m.entries[id] = e // expired when it was written: nobody ever sees its value
+	}
+}
+
+func (m *simModel) wrote(w *record.Write) {
+	id := w.ID()
+	if m.writes[id] == nil {
+		m.writes[id] = w
+		m.order = append(m.order, id)
+	}
+}
+
+// put asks the host to write.
+func (n *simNode) put(ops []Op) {
+	if n.store == nil || checkOps(ops) != nil {
+		return
+	}
+	w := &simWrite{ops, make(chan writeResult, 1)}
+	for _, op := range ops {
+		if !op.Delete {
+			n.sim.model.asked[string(op.Value)] = simAsked{n.id, op.Path}
+		}
+	}
+	n.writes = append(n.writes, w)
+	n.store.queue.add(&writeRequest{ops: ops, done: w.done})
+}
+
+// offer hands the host a policy, as SetPolicy does.
+func (n *simNode) offer(text []byte) {
+	if n.store == nil {
+		return
+	}
+	p := n.sim.signed(text)
+	if p == nil {
+		return
+	}
+	done := make(chan error, 1)
+	n.others = append(n.others, done)
+	n.store.queue.add(&policyRequest{signed: p, done: done})
+}
+
+// signed gives a text that the admin signed, nil otherwise. Every text is looked at once.
+func (s *sim) signed(text []byte) *acl.Signed {
+	p, seen := s.parsed[string(text)]
+	if seen {
+		return p
+	}
+	p, err := acl.ParseSigned(text)
+	if err == nil {
+		if _, ok := p.SignedBy(s.network, s.genesis.Admins); !ok {
+			p = nil
+		}
+	}
+	s.parsed[string(text)] = p
+	return p
+}
+
+// receive handles one message.
+func (n *simNode) receive(m simMsg) {
+	s, sim := n.store, n.sim
+	for _, text := range m.policies {
+		n.offer(text)
+	}
+	if m.kind == simPolicies || !s.Policy().Member(sim.keys[m.from]) {
+		return
+	}
+	peer := sim.keys[m.from]
+	switch m.kind {
+	case simParcels:
+		req := &ingestRequest{from: peer, done: make(chan ingestResult, 1)}
+		for _, p := range m.parcels {
+			if c, err := s.parse(p); err == nil && c != nil {
+				req.parcels = append(req.parcels, c)
+			} else if err != nil && m.from != sim.evil {
+				sim.failf("%s: parcel of an honest host: %v", n.name, err)
+			}
+		}
+		if len(req.parcels) > 0 {
+			n.ingests = append(n.ingests, &simIngest{m.from, req.done})
+			s.queue.add(req)
+		}
+	case simVector:
+		n.answerVector(m)
+	case simAsk:
+		n.stream(m.from, func(send func(record.Parcel) error) error {
+			return s.Ancestors(context.Background(), m.digests, peer, send)
+		})
+	case simWants:
+		sim.send(simMsg{from: n.id, to: m.from, kind: simAnswers, wants: m.wants, answers: s.Serve(peer, m.wants)})
+	case simAnswers:
+		done := make(chan error, 1)
+		n.others = append(n.others, done)
+		s.queue.add(&answerRequest{from: peer, wants: m.wants, answers: m.answers, done: done})
+	}
+}
+
+func (n *simNode) answerVector(m simMsg) {
+	s := n.store
+	sent := n.stream(m.from, func(send func(record.Parcel) error) error {
+		return s.Missing(context.Background(), m.vector, n.sim.keys[m.from], send)
+	})
+	if sent == 0 && s.BlockDigest() != m.digest {
+		n.stream(m.from, func(send func(record.Parcel) error) error {
+			return s.Ancestors(context.Background(), s.Heads(), n.sim.keys[m.from], send)
+		})
+	}
+	if !m.reply {
+		n.sync(m.from, true)
+	}
+}
+
+// stream sends parcels, a few in each message.
+func (n *simNode) stream(to int, from func(func(record.Parcel) error) error) int {
+	var all []record.Parcel
+	if err := from(func(p record.Parcel) error { all = append(all, p); return nil }); err != nil {
+		n.sim.failf("%s: stream: %v", n.name, err)
+	}
+	for rest := all; len(rest) > 0; {
+		k := min(1+n.sim.rand.IntN(8), len(rest))
+		n.sim.send(simMsg{from: n.id, to: to, kind: simParcels, parcels: rest[:k]})
+		rest = rest[k:]
+	}
+	return len(all)
+}
+
+// sync tells a peer what this host has.
+func (n *simNode) sync(to int, reply bool) {
+	s := n.store
+	n.sim.send(simMsg{from: n.id, to: to, kind: simVector, vector: s.Vector(), digest: s.BlockDigest(), policies: s.Policies(), reply: reply})
+}
+
+// fetch asks a peer for what this host lacks.
+func (n *simNode) fetch(to int) {
+	wants := n.store.Wants(n.sim.keys[to], 1<<20)
+	slices.SortFunc(wants, func(a, b record.Want) int { // the store keeps them in a map
+		if c := slices.Compare(a.PathKey[:], b.PathKey[:]); c != 0 {
+			return c
+		}
+		return b.Version.Compare(a.Version)
+	})
+	if len(wants) > 0 {
+		n.sim.send(simMsg{from: n.id, to: to, kind: simWants, wants: wants})
+	}
+}
+
+// announce is called in the turn that made blocks durable: it sends them, with what each peer may read.
+func (n *simNode) announce(out []record.Outgoing) {
+	s := n.store
+	p := s.Policy()
+	for _, o := range out {
+		for to := range n.sim.keys {
+			if to == n.id || !p.Member(n.sim.keys[to]) {
+				continue
+			}
+			parcel, late := record.Parcel{Block: o.Block}, record.Parcel{}
+			for _, e := range o.Entries {
+				if !p.MayRead(n.sim.keys[to], e.Tags) {
+					continue
+				}
+				if n.sim.rand.IntN(4) == 0 {
+					late.Entries = append(late.Entries, e.Bytes)
+				} else {
+					parcel.Entries = append(parcel.Entries, e.Bytes)
+				}
+			}
+			n.sim.send(simMsg{from: n.id, to: to, kind: simParcels, parcels: []record.Parcel{parcel}})
+			if late.Entries != nil {
+				n.sim.send(simMsg{from: n.id, to: to, kind: simParcels, parcels: []record.Parcel{late}})
+			}
+		}
+	}
+}

@@ -1,0 +1,525 @@
+package crdtstore
+
+import (
+	"container/heap"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"hash"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"syncagent/acl"
+	"syncagent/crdtstore/record"
+)
+
+// The simulation runs whole stores, their own turns, in one goroutine from a seed. Only clock, random numbers, disk and
+// network are replaced. After every turn, and after all faults are healed, the stores are compared with a model.
+
+var (
+	simSteps  = flag.Int("sim.steps", 0, "steps of a simulation, 0: as the seed says")
+	simNodes  = flag.Int("sim.nodes", 0, "hosts of a simulation, 0: as the seed says")
+	simFaults = flag.Uint("sim.faults", uint(allFaults), "bits of the faults of a simulation")
+	simTrace  = flag.Bool("sim.trace", false, "print what a simulation does")
+)
+
+// simFault is a kind of fault that a seed may have.
+type simFault uint
+
+const (
+	faultDrop simFault = 1 << iota
+	faultDuplicate
+	faultDelay
+	faultPartition
+	faultCrash
+	faultCrashInTurn
+	faultRollback
+	faultClock
+	faultPolicy
+	faultHostile
+	faultLateJoin
+	faultWithhold // entries get lost on the way
+	faultBig
+	allFaults = 1<<iota - 1
+)
+
+type simConfig struct {
+	seed   uint64
+	nodes  int
+	steps  int
+	faults simFault
+}
+
+// configOf derives everything from the seed: each seed has some kinds of faults only, so that each kind is also met alone.
+func configOf(seed uint64) simConfig {
+	r := rand.New(rand.NewPCG(seed, 7))
+	c := simConfig{seed: seed, nodes: 2 + r.IntN(4), steps: 40 + r.IntN(120), faults: simFault(r.Uint64()) & simFault(r.Uint64()|r.Uint64()) & allFaults}
+	if *simSteps > 0 {
+		c.steps = *simSteps
+	}
+	if *simNodes > 0 {
+		c.nodes = *simNodes
+	}
+	c.faults &= simFault(*simFaults)
+	return c
+}
+
+// sim is one run.
+type sim struct {
+	simConfig
+	rand    *rand.Rand
+	network record.NetworkID
+	genesis record.Genesis
+	keys    []record.PublicKey // hosts, then the hostile member, if any
+	nodes   []*simNode
+	evil    int // number of the hostile member, -1 if there is none
+	hostile *simHostile
+	model   *simModel
+	now     int64 // Unix milliseconds
+	queue   simQueue
+	sent    int
+	blocked [][]bool // from, to
+	healing bool
+	fetches map[int]bool
+	parsed  map[string]*acl.Signed // policy texts, nil for those that count nothing
+	policy  *simPolicy             // newest
+	trace   hash.Hash
+	lines   []string
+}
+
+// simFailure is what failf panics with.
+type simFailure struct{ text string }
+
+func (s *sim) failf(format string, args ...any) { panic(simFailure{fmt.Sprintf(format, args...)}) }
+
+func (s *sim) tracef(format string, args ...any) {
+	line := fmt.Sprintf("%d "+format+"\n", append([]any{s.now}, args...)...)
+	s.trace.Write([]byte(line))
+	if *simTrace {
+		s.lines = append(s.lines, line)
+	}
+}
+
+func (s *sim) has(f simFault) bool { return s.faults&f != 0 && !s.healing }
+
+// chance is true once in n times.
+func (s *sim) chance(n int) bool { return s.rand.IntN(n) == 0 }
+
+func newSim(c simConfig) *sim {
+	s := &sim{simConfig: c, rand: rand.New(rand.NewPCG(c.seed, 11)), now: 1_790_000_000_000, evil: -1, trace: sha256.New(), fetches: map[int]bool{}, parsed: map[string]*acl.Signed{}}
+	s.genesis = record.Genesis{Nonce: sha256.Sum256([]byte("simulation")), Admins: []record.PublicKey{record.KeyOf(testKey("admin"))}}
+	s.network = s.genesis.ID()
+	m := &simModel{
+		network: s.network, paths: []string{"/a", "/b", "/b/c", "/b/d", "/e/f/g", "/h"}, who: map[record.PublicKey]int{},
+		writes: map[record.ID]*record.Write{}, entries: map[record.ID]*record.Entry{}, policies: map[[32]byte]*simPolicy{},
+		acked: map[record.ID]int{}, asked: map[string]simAsked{}, lost: map[int]bool{}, pathAt: map[record.Tag]string{},
+	}
+	s.model = m
+	for _, p := range m.paths {
+		m.pathAt[s.network.PathKey(p)] = p
+	}
+	hosts := c.nodes
+	if c.faults&faultHostile != 0 {
+		s.evil = c.nodes
+		hosts++
+	}
+	for i := range hosts {
+		k := record.KeyOf(simKey(i))
+		s.keys = append(s.keys, k)
+		m.who[k] = i
+		s.blocked = append(s.blocked, make([]bool, hosts))
+	}
+	s.firstPolicy()
+	for i := range c.nodes {
+		n := &simNode{sim: s, id: i, name: simName(i), key: s.keys[i], disk: newMemKV(), texts: map[[32]byte]bool{},
+			last: map[string]record.Version{}, seen: map[record.ID]uint64{}, promised: map[record.ID]bool{}}
+		n.disk.before = n.power
+		s.nodes = append(s.nodes, n)
+		if i < 2 || c.faults&faultLateJoin == 0 {
+			s.join(n)
+		}
+	}
+	if s.evil >= 0 {
+		s.hostile = newHostile(s)
+	}
+	return s
+}
+
+func (s *sim) join(n *simNode) {
+	n.joined = true
+	if !n.start() {
+		return
+	}
+	n.offer(s.policy.text)
+	n.drive()
+	n.watch()
+	s.tracef("join %s", n.name)
+}
+
+// run makes the steps, heals everything, and compares.
+func (s *sim) run() {
+	for range s.steps {
+		s.now += int64(s.rand.IntN(40))
+		s.act()
+		s.deliver()
+	}
+	s.heal()
+	for _, n := range s.nodes {
+		if n.store != nil {
+			if err := n.store.engine.close(); err != nil {
+				s.failf("%s: %v", n.name, err)
+			}
+		}
+	}
+}
+
+// act is one thing that happens.
+func (s *sim) act() {
+	n := s.nodes[s.rand.IntN(len(s.nodes))]
+	if n.store == nil {
+		if n.joined || s.chance(4) {
+			s.restart(n)
+		}
+		return
+	}
+	switch x := s.rand.IntN(100); {
+	case x < 45:
+		n.put(s.ops(n))
+		if !s.chance(4) { // else it waits for company
+			n.drive()
+		}
+	case x < 65:
+		n.sync(s.peer(n.id), false)
+	case x < 70:
+		n.fetch(s.peer(n.id))
+	case x < 74:
+		n.watchSome()
+	case x < 78:
+		s.now += int64(s.rand.IntN(3000)) // syncs, back-offs, expiry
+		n.drive()
+	default:
+		s.fault(n)
+	}
+}
+
+func (s *sim) restart(n *simNode) {
+	if !n.joined {
+		s.join(n)
+		return
+	}
+	if n.start() {
+		s.tracef("restart %s", n.name)
+		n.drive()
+		n.resume()
+	}
+}
+
+func (s *sim) peer(not int) int {
+	p := s.rand.IntN(len(s.keys) - 1)
+	if p >= not {
+		p++
+	}
+	return p
+}
+
+// fault makes one of the faults that the seed has.
+func (s *sim) fault(n *simNode) {
+	switch f := simFault(1) << s.rand.IntN(13); {
+	case !s.has(f):
+	case f == faultPartition:
+		s.partition()
+	case f == faultCrash:
+		n.crash()
+	case f == faultCrashInTurn:
+		n.armed = 1 + s.rand.IntN(6)
+	case f == faultRollback:
+		if n.old != nil && s.chance(2) {
+			n.rollback()
+		} else {
+			n.old = n.disk.powerCut(s.rand.IntN(4))
+		}
+	case f == faultClock:
+		n.offset = time.Duration(s.rand.IntN(480_000)-240_000) * time.Millisecond
+	case f == faultPolicy:
+		s.changePolicy()
+		n.offer(s.policy.text)
+		n.drive()
+	case f == faultHostile:
+		s.hostile.act()
+	}
+}
+
+// partition blocks some links: halves, one-way, one host alone, a bridge between two halves, or none.
+func (s *sim) partition() {
+	side := s.rand.Uint32()
+	bridge, shape := s.rand.IntN(len(s.keys)), s.rand.IntN(5)
+	for i := range s.keys {
+		for j := range s.keys {
+			a, b := side>>i&1, side>>j&1
+			switch shape {
+			case 0:
+				s.blocked[i][j] = a != b
+			case 1:
+				s.blocked[i][j] = a < b
+			case 2:
+				s.blocked[i][j] = i == bridge || j == bridge
+			case 3:
+				s.blocked[i][j] = a != b && i != bridge && j != bridge
+			default:
+				s.blocked[i][j] = false
+			}
+		}
+	}
+	s.tracef("partition shape %d", shape)
+}
+
+// ops makes a write of one to three paths.
+func (s *sim) ops(n *simNode) []Op {
+	var ops []Op
+	for _, p := range s.rand.Perm(len(s.model.paths))[:1+s.rand.IntN(3)] {
+		op := Op{Path: s.model.paths[p], Value: s.value()}
+		switch s.rand.IntN(12) {
+		case 0, 1:
+			op.Delete, op.Value = true, nil
+		case 2:
+			op.Expires = time.UnixMilli(s.now + int64(s.rand.IntN(5000)))
+		case 3:
+			v := n.last[op.Path]
+			op.IfVersion = &v
+		case 4:
+			op.MustExist = true
+		case 5:
+			if s.has(faultBig) {
+				op.Value = append(op.Value, make([]byte, 33<<10)...)
+			}
+		}
+		ops = append(ops, op)
+	}
+	return ops
+}
+
+// valueMark begins every value, so that values are found on a disk.
+const valueMark = "simulated value "
+
+func (s *sim) value() []byte { return fmt.Appendf(nil, "%s%016x", valueMark, s.rand.Uint64()) }
+
+func simName(i int) string { return fmt.Sprintf("n%d", i) }
+
+// changePolicy writes another policy: rights, membership, a revocation, sometimes with a serial that is there already.
+func (s *sim) changePolicy() {
+	old := s.policy
+	p := &simPolicy{serial: old.serial + 1, revoked: append([]bool(nil), old.revoked...), member: append([]bool(nil), old.member...)}
+	if s.chance(6) {
+		p.serial = old.serial
+	}
+	for i := range old.read {
+		p.read = append(p.read, append([]bool(nil), old.read[i]...))
+		p.write = append(p.write, append([]bool(nil), old.write[i]...))
+	}
+	i, k := s.rand.IntN(len(s.keys)), s.rand.IntN(len(s.model.paths))
+	switch s.rand.IntN(8) {
+	case 0, 1, 2:
+		p.read[i][k] = !p.read[i][k]
+	case 3, 4, 5:
+		p.write[i][k] = !p.write[i][k]
+	case 6:
+		p.member[i] = !p.member[i]
+	case 7:
+		p.revoked[i] = i != 0
+	}
+	s.publish(p)
+}
+
+func (s *sim) firstPolicy() {
+	p := &simPolicy{serial: 1}
+	for range s.keys {
+		var read, write []bool
+		for range s.model.paths {
+			read, write = append(read, s.rand.IntN(10) < 8), append(write, s.rand.IntN(10) < 8)
+		}
+		p.read, p.write, p.member, p.revoked = append(p.read, read), append(p.write, write), append(p.member, true), append(p.revoked, false)
+	}
+	for k := range s.model.paths {
+		p.read[0][k] = true
+	}
+	s.publish(p)
+}
+
+// publish signs a policy and shows it to the model.
+func (s *sim) publish(p *simPolicy) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "syncagent-policy 1\nnetwork %s\nserial %d\n", s.network, p.serial)
+	for i := range s.keys {
+		fmt.Fprintf(&b, "identity n%d %s\n", i, s.keys[i])
+	}
+	for i := range s.keys {
+		if p.member[i] {
+			fmt.Fprintf(&b, "n%d peer\n", i)
+		}
+		for k, path := range s.model.paths {
+			if p.read[i][k] {
+				fmt.Fprintf(&b, "n%d %s read\n", i, path)
+			}
+			if p.write[i][k] {
+				fmt.Fprintf(&b, "n%d %s write\n", i, path)
+			}
+		}
+		if p.revoked[i] {
+			fmt.Fprintf(&b, "revoke %s\n", s.keys[i])
+		}
+	}
+	p.text = acl.Sign([]byte(b.String()), s.network, testKey("admin"))
+	p.hash = sha256.Sum256([]byte(b.String()))
+	s.model.policies[p.hash] = p
+	s.policy = p
+	s.tracef("policy %d %x", p.serial, p.hash[:4])
+}
+
+// wake notes that a host wants entries.
+func (s *sim) wake(id int) { s.fetches[id] = true }
+
+// deliver hands over what is due, and lets hosts ask for what they lack.
+func (s *sim) deliver() {
+	for id := range s.nodes {
+		if s.fetches[id] && s.nodes[id].store != nil {
+			delete(s.fetches, id)
+			s.nodes[id].fetch(s.peer(id))
+		}
+	}
+	for len(s.queue) > 0 && s.queue[0].at <= s.now {
+		m := heap.Pop(&s.queue).(simMsg)
+		s.tracef("deliver %s %d>%d %d parcels %d wants", m.kind, m.from, m.to, len(m.parcels), len(m.wants))
+		if m.to == s.evil {
+			s.hostile.receive(m)
+			continue
+		}
+		n := s.nodes[m.to]
+		if n.store == nil || s.blocked[m.from][m.to] {
+			continue
+		}
+		n.receive(m)
+		if s.healing || !s.chance(3) {
+			n.drive()
+		}
+	}
+}
+
+// runSim gives the failure, if any, and a hash of everything that happened.
+func runSim(c simConfig) (failure string, trace [32]byte) {
+	s := newSimSafely(c, &failure)
+	if s == nil {
+		return failure, trace
+	}
+	defer func() {
+		if failure != "" && *simTrace {
+			failure = strings.Join(s.lines, "") + failure
+		}
+	}()
+	failure = caught(s.run)
+	return failure, [32]byte(s.trace.Sum(nil))
+}
+
+func newSimSafely(c simConfig, failure *string) (s *sim) {
+	*failure = caught(func() { s = newSim(c) })
+	return s
+}
+
+// caught gives the text of a simFailure.
+func caught(fn func()) (failure string) {
+	defer func() {
+		if r := recover(); r != nil {
+			f, ok := r.(simFailure)
+			if !ok {
+				panic(r)
+			}
+			failure = f.text
+		}
+	}()
+	fn()
+	return ""
+}
+
+// shrink looks for a smaller run that fails, too.
+func shrink(c simConfig) simConfig {
+	fails := func(c simConfig) bool { f, _ := runSim(c); return f != "" }
+	for f := simFault(1); f < allFaults; f <<= 1 {
+		if d := c; c.faults&f != 0 {
+			if d.faults &^= f; fails(d) {
+				c = d
+			}
+		}
+	}
+	for d := c; d.nodes > 2; {
+		if d.nodes--; fails(d) {
+			c = d
+		}
+	}
+	for d, cut := c, c.steps/2; cut > 0; cut /= 2 {
+		for d.steps = c.steps - cut; d.steps > 0 && fails(d); d.steps -= cut {
+			c = d
+		}
+	}
+	return c
+}
+
+// TestSimulation runs many seeds. A failure is run again by go test -run TestSimulation -seed=SEED ./crdtstore.
+func TestSimulation(t *testing.T) {
+	first, count := uint64(1), uint64(1000)
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name == "seeds" {
+			count = *historySeeds
+		}
+	})
+	switch {
+	case *historySeed != 0:
+		first, count = *historySeed, 1
+	case raceEnabled || testing.Short():
+		count = min(count, 20)
+	}
+	var next, failed atomic.Uint64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), 8) {
+		wg.Go(func() {
+			for failed.Load() == 0 {
+				seed := first + next.Add(1) - 1
+				if seed >= first+count {
+					return
+				}
+				if failure, _ := runSim(configOf(seed)); failure != "" {
+					failed.CompareAndSwap(0, seed)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if seed := failed.Load(); seed != 0 {
+		t.Fatal(explainFailure(seed))
+	}
+	t.Logf("seeds %d to %d", first, first+count-1)
+}
+
+// explainFailure runs a seed that failed again, and makes it as small as it gets.
+func explainFailure(seed uint64) string {
+	c := configOf(seed)
+	failure, _ := runSim(c)
+	small := shrink(c)
+	less, _ := runSim(small)
+	return fmt.Sprintf("go test -run TestSimulation -seed=%d ./crdtstore\n%s\nsmaller: -seed=%d -sim.steps=%d -sim.nodes=%d -sim.faults=%d\n%s",
+		seed, failure, seed, small.steps, small.nodes, small.faults, less)
+}
+
+// TestSimulationIsDeterministic holds that a seed says everything.
+func TestSimulationIsDeterministic(t *testing.T) {
+	for seed := uint64(1); seed <= 10; seed++ {
+		_, one := runSim(configOf(seed))
+		_, two := runSim(configOf(seed))
+		if one != two {
+			t.Fatalf("seed %d: two runs differ", seed)
+		}
+	}
+}
