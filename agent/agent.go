@@ -153,8 +153,11 @@ func changedKeys(old, new *Config) (keys []string) {
 			keys = append(keys, key)
 		}
 	})
-	if !slices.Equal(old.Mirrors, new.Mirrors) {
+	if !sameList(old.Mirrors, new.Mirrors) {
 		keys = append(keys, "mirrors")
+	}
+	if !sameList(old.Triggers, new.Triggers) {
+		keys = append(keys, "triggers")
 	}
 	return keys
 }

@@ -14,19 +14,20 @@ type Config struct {
 	// admin.key and policy.txt lie beside it.
 	File string `yaml:"-"`
 
-	Name      string         `yaml:"name"`
-	DataDir   string         `yaml:"data_dir"`
-	Network   string         `yaml:"network"`
-	Admins    []string       `yaml:"admins"`
-	Listen    []string       `yaml:"listen"`
-	Announce  []string       `yaml:"announce"`
-	Bootstrap []string       `yaml:"bootstrap"`
-	API       APIConfig      `yaml:"api"`
-	Store     StoreConfig    `yaml:"store"`
-	Limits    LimitsConfig   `yaml:"limits"`
-	Mirrors   []MirrorConfig `yaml:"mirrors"`
-	Log       LogConfig      `yaml:"log"`
-	Metrics   MetricsConfig  `yaml:"metrics"`
+	Name      string          `yaml:"name"`
+	DataDir   string          `yaml:"data_dir"`
+	Network   string          `yaml:"network"`
+	Admins    []string        `yaml:"admins"`
+	Listen    []string        `yaml:"listen"`
+	Announce  []string        `yaml:"announce"`
+	Bootstrap []string        `yaml:"bootstrap"`
+	API       APIConfig       `yaml:"api"`
+	Store     StoreConfig     `yaml:"store"`
+	Limits    LimitsConfig    `yaml:"limits"`
+	Mirrors   []MirrorConfig  `yaml:"mirrors"`
+	Triggers  []TriggerConfig `yaml:"triggers"`
+	Log       LogConfig       `yaml:"log"`
+	Metrics   MetricsConfig   `yaml:"metrics"`
 }
 
 // APIConfig says where the API is served.
@@ -47,18 +48,6 @@ type StoreConfig struct {
 type LimitsConfig struct {
 	Requests int `yaml:"requests"`
 	Watches  int `yaml:"watches"`
-}
-
-// MirrorConfig is one directory that is kept equal to a prefix.
-type MirrorConfig struct {
-	Name        string   `yaml:"name"`
-	Prefix      string   `yaml:"prefix"`
-	Dir         string   `yaml:"dir"`
-	Mode        string   `yaml:"mode"`
-	FileMode    FileMode `yaml:"file_mode"`
-	Owner       string   `yaml:"owner"`
-	Group       string   `yaml:"group"`
-	TriggersDir string   `yaml:"triggers_dir"`
 }
 
 // LogConfig says what is logged and how.

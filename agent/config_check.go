@@ -58,6 +58,7 @@ func (c *Config) Check() Faults {
 	checkRange(&k, "limits.requests", c.Limits.Requests, 1, 1<<20)
 	checkRange(&k, "limits.watches", c.Limits.Watches, 1, 1<<20)
 	c.checkMirrors(&k)
+	c.checkTriggers(&k)
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "auto", "text", "json")
 	return k.faults
@@ -136,58 +137,6 @@ func (c *Config) checkAPI(k *check) {
 			k.add("api.http", "want ADDRESS:PORT such as 127.0.0.1:7425, not %q", c.API.HTTP)
 		}
 	}
-}
-
-func (c *Config) checkMirrors(k *check) {
-	names := map[string]int{}
-	for i, m := range c.Mirrors {
-		key := fmt.Sprintf("mirrors[%d]", i)
-		if prefix, err := record.CleanPrefix(m.Prefix); m.Prefix == "" {
-			k.add(key+".prefix", "missing")
-		} else if err != nil {
-			k.add(key+".prefix", "%v", err)
-		} else if record.Reserved(prefix) {
-			k.add(key+".prefix", "/.sys is reserved")
-		}
-		if m.Dir == "" {
-			k.add(key+".dir", "missing")
-		} else if c.DataDir != "" && overlap(m.Dir, c.DataDir) {
-			k.add(key+".dir", "%s and data_dir overlap", m.Dir)
-		} else if c.File != "" && below(filepath.Dir(c.File), m.Dir) {
-			k.add(key+".dir", "%s holds the configuration and the identity", m.Dir)
-		}
-		for j := range i {
-			if m.Dir != "" && overlap(m.Dir, c.Mirrors[j].Dir) {
-				k.add(key+".dir", "%s overlaps mirrors[%d].dir", m.Dir, j)
-			}
-		}
-		if m.TriggersDir != "" && m.Dir != "" && below(m.TriggersDir, m.Dir) {
-			k.add(key+".triggers_dir", "%s lies in the mirrored directory, so that the store could say what is run here", m.TriggersDir)
-		}
-		k.oneOf(key+".mode", m.Mode, "pull")
-		if m.Owner != "" {
-			if _, err := lookupUser(m.Owner); err != nil {
-				k.add(key+".owner", "%v", err)
-			}
-		}
-		if m.Group != "" {
-			if _, err := lookupGroup(m.Group); err != nil {
-				k.add(key+".group", "%v", err)
-			}
-		}
-		if j, twice := names[m.title()]; twice {
-			k.add(key+".name", "%q is also the name of mirrors[%d]", m.title(), j)
-		}
-		names[m.title()] = i
-	}
-}
-
-// title is the mirror's name, or its prefix.
-func (m *MirrorConfig) title() string {
-	if m.Name != "" {
-		return m.Name
-	}
-	return m.Prefix
 }
 
 // below tells whether path is dir or lies in it, by their names alone.

@@ -45,7 +45,9 @@ func (c Config) Render() []byte {
 		}
 		switch value, ok := values[key]; {
 		case key == "mirrors":
-			out.WriteString(c.renderMirrors())
+			out.WriteString(renderList(key, c.Mirrors))
+		case key == "triggers":
+			out.WriteString(renderList(key, c.Triggers))
 		case ok:
 			fmt.Fprintf(&out, "%s%s: %s\n", indent, name, value)
 		default:
@@ -55,19 +57,27 @@ func (c Config) Render() []byte {
 	return out.Bytes()
 }
 
-func (c *Config) renderMirrors() string {
-	if len(c.Mirrors) == 0 {
-		return "mirrors: []\n"
+// renderList writes a list of settings, of each those that are not zero.
+func renderList[T any](key string, list []T) string {
+	if len(list) == 0 {
+		return key + ": []\n"
 	}
 	var b strings.Builder
-	b.WriteString("mirrors:\n")
-	for i := range c.Mirrors {
-		lead := "  - "
-		eachSetting(reflect.ValueOf(&c.Mirrors[i]).Elem(), "", func(key string, v reflect.Value) {
-			if !v.IsZero() {
-				fmt.Fprintf(&b, "%s%s: %s\n", lead, key, yamlText(v))
-				lead = "    "
+	b.WriteString(key + ":\n")
+	for i := range list {
+		lead, section := "  - ", ""
+		eachSetting(reflect.ValueOf(&list[i]).Elem(), "", func(key string, v reflect.Value) {
+			if v.IsZero() {
+				return
 			}
+			if head, rest, nested := strings.Cut(key, "."); nested {
+				if head != section {
+					fmt.Fprintf(&b, "%s%s:\n", lead, head)
+				}
+				section, key, lead = head, rest, "      "
+			}
+			fmt.Fprintf(&b, "%s%s: %s\n", lead, key, yamlText(v))
+			lead = "    "
 		})
 	}
 	return b.String()

@@ -22,12 +22,12 @@ func TestExampleEqualsDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.Network, got.Admins, got.Announce, got.Bootstrap, got.Mirrors = "", nil, nil, nil, nil // lists are empty either way
+	got.Network, got.Admins, got.Announce, got.Bootstrap, got.Mirrors, got.Triggers = "", nil, nil, nil, nil, nil // lists are empty either way
 	want := DefaultConfig()
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("example gives\n%+v\nwant\n%+v", got, want)
 	}
-	for _, key := range append(SettingKeys(), "mirrors") {
+	for _, key := range append(SettingKeys(), "mirrors", "triggers") {
 		name := key[strings.LastIndex(key, ".")+1:]
 		if !strings.Contains(string(configs.Example), "\n"+name+":") && !strings.Contains(string(configs.Example), "\n  "+name+":") {
 			t.Errorf("the example does not show %s", key)
@@ -205,8 +205,11 @@ func TestRender(t *testing.T) {
 		if rapid.Bool().Draw(t, "mirror") {
 			c.Mirrors = []MirrorConfig{
 				{Name: word.Draw(t, "m"), Prefix: "/x", Dir: word.Draw(t, "dir"), Mode: "pull", FileMode: 0o640},
-				{Prefix: word.Draw(t, "p"), Mode: "pull"},
+				{Prefix: word.Draw(t, "p"), Mode: "pull", Include: []string{word.Draw(t, "i"), "b"}, MaxDelete: 0.25, Rollback: true,
+					OnChange: []string{"a b", word.Draw(t, "arg")}, Debounce: DebounceConfig{Max: Duration(time.Second)}, TriggersDir: "/t"},
 			}
+			c.Triggers = []TriggerConfig{{Path: "/x", Command: []string{word.Draw(t, "c")}, Retries: Retries(rapid.IntRange(0, 3).Draw(t, "retries")),
+				Debounce: DebounceConfig{Min: 1, Max: 2}, Env: []string{"A=" + word.Draw(t, "e")}}}
 		}
 		got := DefaultConfig()
 		text := c.Render()
@@ -220,6 +223,9 @@ func TestRender(t *testing.T) {
 		got.Admins, got.Bootstrap = nil, nil
 		if len(c.Mirrors) == 0 {
 			got.Mirrors = nil
+		}
+		if len(c.Triggers) == 0 {
+			got.Triggers = nil
 		}
 		if !reflect.DeepEqual(got, c) {
 			t.Fatalf("got\n%+v\nwant\n%+v\n%s", got, c, text)

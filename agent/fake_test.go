@@ -313,6 +313,7 @@ func (*fakeNetwork) Peers() []*apiv1.Peer {
 type noMirrors struct{}
 
 func (noMirrors) Status() ([]*apiv1.Mirror, []*apiv1.Trigger) { return nil, nil }
+func (noMirrors) Confirm(string) (int, error)                 { return 0, nil }
 
 // testServer is a server with fakes behind it, on a real socket.
 type testServer struct {

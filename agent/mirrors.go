@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,13 +41,21 @@ type configMirror struct {
 func newMirrors(c *Config, s store, alarms *Alarms, log *slog.Logger) (*mirrors, error) {
 	m := &mirrors{alarms: alarms}
 	roots, taken := []string{}, []string{c.DataDir, c.File, c.IdentityFile(), c.AdminKeyFile(), c.API.Socket}
+	var configured []trigger.Spec
+	for i := range c.Triggers {
+		spec, err := c.Triggers[i].spec()
+		if err != nil {
+			return nil, &Error{Code: CodeBadConfig, Message: fmt.Sprintf("triggers[%d]: %v", i, err), Err: err}
+		}
+		configured = append(configured, spec)
+	}
 	for i := range c.Mirrors {
 		mc := &c.Mirrors[i]
 		roots = append(roots, mc.Dir)
 		if mc.TriggersDir != "" {
 			taken = append(taken, mc.TriggersDir)
 		}
-		one, err := newMirror(mc, c, s, alarms, log)
+		one, err := newMirror(mc, c, configured, s, alarms, log)
 		if err != nil {
 			return nil, &Error{Code: CodeBadConfig, Message: fmt.Sprintf("mirrors[%d]: %v", i, err), Err: err}
 		}
@@ -58,26 +67,54 @@ func newMirrors(c *Config, s store, alarms *Alarms, log *slog.Logger) (*mirrors,
 	return m, nil
 }
 
-func newMirror(mc *MirrorConfig, c *Config, s store, alarms *Alarms, log *slog.Logger) (*configMirror, error) {
+func newMirror(mc *MirrorConfig, c *Config, configured []trigger.Spec, s store, alarms *Alarms, log *slog.Logger) (*configMirror, error) {
 	log = log.With("mirror", mc.title())
 	one := &configMirror{title: mc.title(), mode: mc.Mode}
+	prefix, err := record.CleanPrefix(mc.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	specs := specsFor(mc, prefix, configured)
 	if mc.TriggersDir != "" {
-		specs, err := trigger.Load(mc.TriggersDir)
+		fromFiles, err := trigger.Load(mc.TriggersDir)
 		if err != nil {
 			alarms.Raise("trigger-files", mc.title(), err.Error())
 		}
-		prefix, err := record.CleanPrefix(mc.Prefix)
-		if err != nil {
-			return nil, err
-		}
-		one.triggers = trigger.New(trigger.Options{Specs: specs, Prefix: prefix, Dir: mc.Dir, Log: log})
+		specs = append(specs, fromFiles...)
 	}
-	var err error
-	one.Mirror, err = mirror.New(storeSource{s}, mirror.Options{
+	if len(specs) > 0 {
+		one.triggers = trigger.New(trigger.Options{
+			Specs: specs, Prefix: prefix, Dir: mc.Dir, Log: log,
+			DebounceMin: time.Duration(mc.Debounce.Min), DebounceMax: time.Duration(mc.Debounce.Max),
+		})
+	}
+	o := mirror.Options{
 		Prefix: mc.Prefix, Dir: mc.Dir, StateDir: filepath.Join(c.DataDir, "mirrors"),
-		FileMode: fs.FileMode(mc.FileMode), Owner: mc.Owner, Group: mc.Group, Triggers: one.triggers, Log: log,
-	})
+		FileMode: fs.FileMode(mc.FileMode), Owner: mc.Owner, Group: mc.Group, Include: mc.Include, Exclude: mc.Exclude,
+		Drift: mirror.Drift(mc.Drift), MaxDelete: float64(mc.MaxDelete), Check: mc.Check, Timeout: time.Duration(mc.Timeout),
+		Triggers: one.triggers, Log: log,
+	}
+	if mc.Rollback {
+		o.Trial = mc.OnChange
+	}
+	one.Mirror, err = mirror.New(storeSource{s}, o)
 	return one, err
+}
+
+// specsFor gives the triggers of the configuration that changes of a mirror concern. Their names hold a slash, which no
+// name of a file does.
+func specsFor(mc *MirrorConfig, prefix string, configured []trigger.Spec) (specs []trigger.Spec) {
+	if len(mc.OnChange) > 0 && !mc.Rollback { // with rollback it is the mirror's own to run
+		specs = append(specs, trigger.Spec{
+			Name: "mirror/on_change", Path: prefix, Args: mc.OnChange, Timeout: orDefault(mc.Timeout, trigger.DefaultTimeout),
+		})
+	}
+	for _, s := range configured {
+		if meets(prefix, s.Path) {
+			specs = append(specs, s)
+		}
+	}
+	return specs
 }
 
 // run keeps all mirrors until ctx ends.
@@ -106,6 +143,7 @@ func (m *mirrors) watch(ctx context.Context) error {
 					m.alarms.Clear("mirror-"+string(bad), one.title)
 				}
 			}
+			one.watchTriggers(m.alarms)
 		}
 		select {
 		case <-ctx.Done():
@@ -113,6 +151,41 @@ func (m *mirrors) watch(ctx context.Context) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// watchTriggers raises an alarm for every trigger whose last run failed.
+func (one *configMirror) watchTriggers(alarms *Alarms) {
+	if one.triggers == nil {
+		return
+	}
+	for _, t := range one.triggers.Status() {
+		subject := one.title + ": " + t.Command
+		if t.LastError != "" {
+			alarms.Raise("trigger-failed", subject, t.LastError)
+		} else {
+			alarms.Clear("trigger-failed", subject)
+		}
+	}
+}
+
+// Confirm implements mirrorState.
+func (m *mirrors) Confirm(title string) (removals int, err error) {
+	var titles []string
+	for _, one := range m.list {
+		if one.title != title {
+			titles = append(titles, one.title)
+			continue
+		}
+		if removals = one.Mirror.Confirm(); removals == 0 {
+			return 0, &Error{Code: CodePrecondition, Message: "mirror " + title + " holds no removals"}
+		}
+		return removals, nil
+	}
+	e := &Error{Code: CodeNotFound, Message: fmt.Sprintf("no mirror %q in the configuration of this agent", title)}
+	if len(titles) > 0 {
+		e.Hint = "its mirrors are " + strings.Join(titles, ", ")
+	}
+	return 0, e
 }
 
 // Status implements mirrorState.

@@ -72,4 +72,6 @@ type network interface {
 // mirrorState tells about the mirrors of the configuration.
 type mirrorState interface {
 	Status() ([]*apiv1.Mirror, []*apiv1.Trigger)
+	// Confirm agrees to the removals that a mirror holds and gives their number.
+	Confirm(name string) (removals int, err error)
 }

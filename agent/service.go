@@ -88,6 +88,14 @@ func (s *service) ID(context.Context, *connect.Request[apiv1.IDRequest]) (*conne
 	return connect.NewResponse(&apiv1.IDResponse{Name: s.name, PeerId: s.self.String(), Addrs: s.peers.Addrs()}), nil
 }
 
+func (s *service) ConfirmMirror(_ context.Context, r *connect.Request[apiv1.ConfirmMirrorRequest]) (*connect.Response[apiv1.ConfirmMirrorResponse], error) {
+	n, err := s.mirrors.Confirm(r.Msg.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&apiv1.ConfirmMirrorResponse{Removals: int64(n)}), nil
+}
+
 func (s *service) Show(context.Context, *connect.Request[apiv1.ShowRequest]) (*connect.Response[apiv1.ShowResponse], error) {
 	text, p := s.store.PolicyText(), s.store.Policy()
 	if p == nil || len(text) == 0 {

@@ -3,23 +3,38 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"syncagent/agent"
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
 	"syncagent/sync/mirror"
 	"syncagent/sync/trigger"
 )
 
 const mirrorHelp = `Keep DIR equal to what is at and below PREFIX: /certs/web/tls.key becomes
 DIR/web/tls.key. A file always has the full content of one version; only files that the
-mirror wrote are ever removed, local edits of them are undone.
+mirror wrote are ever removed; local edits of them are undone, unless --drift says keep
+(until the store changes) or report.
 
 Runs until interrupted. With --once it makes DIR equal to PREFIX and ends: exit code 0
 when it is, 6 when more than half of the files (and more than 20) would have been
-removed, 8 when some paths cannot be files here.
+removed, 8 when some paths cannot be files here. --dry-run prints what --once would do,
+one path a line, and changes nothing.
+
+--include and --exclude choose paths by patterns such as "*.pem" (a name anywhere) or
+"web/**" (from the top); what is left out is not touched.
+
+--check runs a shell command before a change goes live, with all files as they would be
+in $SYNCAGENT_STAGED; when it fails the old files stay, and it is tried again later.
+--on-change runs one after a change; with --rollback its failure brings the old files
+back. Changed paths come on standard input.
 
 --triggers-dir names a directory of JSON files such as
   {"path": "/certs/web", "command": "systemctl reload nginx"}
@@ -33,6 +48,10 @@ type mirrorFlags struct {
 	mode, triggersDir, fileMode, owner, group string
 	stateDir                                  string
 	maxDelete                                 float64
+	dryRun, rollback                          bool
+	include, exclude                          []string
+	drift, check, onChange                    string
+	timeout                                   time.Duration
 }
 
 func (c *cli) mirrorCmd() *cobra.Command {
@@ -60,8 +79,18 @@ func (c *cli) mirrorCmd() *cobra.Command {
 	fl.StringVar(&f.owner, "owner", "", "`USER` that the files belong to")
 	fl.StringVar(&f.group, "group", "", "`GROUP` that the files belong to")
 	fl.Float64Var(&f.maxDelete, "max-delete", 0.5, "`PART` of the files that may be removed at once; 1: all")
+	fl.BoolVarP(&f.dryRun, "dry-run", "n", false, "print what --once would do, change nothing")
+	fl.StringArrayVar(&f.include, "include", nil, "mirror only what matches `PATTERN`; may be repeated")
+	fl.StringArrayVar(&f.exclude, "exclude", nil, "leave out what matches `PATTERN`; may be repeated")
+	fl.StringVar(&f.drift, "drift", "restore", "what becomes of local changes: `restore`, keep or report")
+	fl.StringVar(&f.check, "check", "", "shell `COMMAND` that looks at a change before it goes live")
+	fl.StringVar(&f.onChange, "on-change", "", "shell `COMMAND` that runs after a change")
+	fl.BoolVar(&f.rollback, "rollback", false, "bring the old files back if --on-change fails")
+	fl.DurationVar(&f.timeout, "command-timeout", trigger.DefaultTimeout, "how long --check and --on-change may take")
 	fl.StringVar(&f.stateDir, "state-dir", "", "`DIR` for the mirror's journal (default: $XDG_STATE_HOME/syncagent)")
 	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"pull"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("drift", cobra.FixedCompletions([]string{"restore", "keep", "report"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.AddCommand(c.mirrorConfirmCmd())
 	return cmd
 }
 
@@ -74,12 +103,16 @@ func (c *cli) mirror(ctx context.Context, prefix, dir string, f mirrorFlags) err
 		return err
 	}
 	var faults error
+	var specs []trigger.Spec
 	if f.triggersDir != "" {
-		specs, err := trigger.Load(f.triggersDir)
-		if err != nil && len(specs) == 0 {
-			return failf(exitUsage, "bad_trigger", "%w", err)
+		if specs, faults = trigger.Load(f.triggersDir); faults != nil && len(specs) == 0 {
+			return failf(exitUsage, "bad_trigger", "%w", faults)
 		}
-		faults = err
+	}
+	if f.onChange != "" && !f.rollback { // with rollback it is the mirror's own to run
+		specs = append(specs, trigger.Spec{Name: "mirror/on_change", Path: o.Prefix, Command: f.onChange, Timeout: f.timeout})
+	}
+	if len(specs) > 0 {
 		o.Triggers = trigger.New(trigger.Options{Specs: specs, Prefix: o.Prefix, Dir: o.Dir, Log: o.Log})
 	}
 	if err := mirror.CheckDirs([]string{o.Dir}, f.taken(o)); err != nil {
@@ -98,6 +131,9 @@ func (c *cli) mirror(ctx context.Context, prefix, dir string, f mirrorFlags) err
 	}
 	ctx, cancel := c.streaming(ctx)
 	defer cancel()
+	if f.dryRun {
+		return c.previewMirror(ctx, m)
+	}
 	if !f.once {
 		return m.Run(ctx)
 	}
@@ -108,6 +144,61 @@ func (c *cli) mirror(ctx context.Context, prefix, dir string, f mirrorFlags) err
 		return failf(exitPartly, "partly", "the directory is equal, but some triggers are faulty: %w", faults)
 	}
 	return nil
+}
+
+// previewMirror prints what the mirror would do.
+func (c *cli) previewMirror(ctx context.Context, m *mirror.Mirror) error {
+	steps, err := m.Preview(ctx)
+	if err != nil {
+		return mirrorFailure(err)
+	}
+	for _, s := range steps {
+		switch {
+		case c.json():
+			printJSON(c.stdout, stepJSON{string(s.Verb), s.Path, s.Reason})
+		case s.Reason != "":
+			fmt.Fprintf(c.stdout, "%s %s: %s\n", s.Verb, s.Path, s.Reason)
+		default:
+			fmt.Fprintf(c.stdout, "%s %s\n", s.Verb, s.Path)
+		}
+	}
+	return nil
+}
+
+// stepJSON is a line of mirror --dry-run.
+type stepJSON struct {
+	Verb   string `json:"verb"`
+	Path   string `json:"path"`
+	Reason string `json:"reason,omitempty"`
+}
+
+func (c *cli) mirrorConfirmCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "confirm NAME",
+		Short: "Agree to the removals that a mirror of the agent's configuration holds",
+		Long: `A mirror of the agent's configuration that would remove more than max_delete of its files
+at once holds that, and says so in status. This lets exactly those removals happen that
+are held at this moment. NAME is the mirror's name, or its prefix if it has none.`,
+		Args: args(1, "NAME"),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			client, err := c.dial()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := c.bounded(cmd.Context())
+			defer cancel()
+			r, err := client.Agent.ConfirmMirror(ctx, connect.NewRequest(&apiv1.ConfirmMirrorRequest{Name: words[0]}))
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				printJSON(c.stdout, map[string]int64{"removals": r.Msg.GetRemovals()})
+			} else {
+				c.note("%d files are removed", r.Msg.GetRemovals())
+			}
+			return nil
+		},
+	}
 }
 
 // options checks the flags.
@@ -126,8 +217,24 @@ func (f *mirrorFlags) options(prefix, dir string) (o mirror.Options, err error) 
 	if err != nil {
 		return o, err
 	}
+	if prefix, err = record.CleanPrefix(prefix); err != nil {
+		return o, err
+	}
+	if f.rollback && f.onChange == "" {
+		return o, usagef("--rollback needs --on-change: its failure is what brings the old files back")
+	}
+	if f.timeout <= 0 || f.timeout > trigger.MaxTimeout {
+		return o, usagef("--command-timeout %s: want a duration up to %s", f.timeout, trigger.MaxTimeout)
+	}
 	o = mirror.Options{
 		Prefix: prefix, Dir: dir, StateDir: state, Owner: f.owner, Group: f.group, MaxDelete: f.maxDelete,
+		Include: f.include, Exclude: f.exclude, Drift: mirror.Drift(f.drift), Timeout: f.timeout,
+	}
+	if f.check != "" {
+		o.Check = []string{"/bin/sh", "-c", f.check}
+	}
+	if f.rollback {
+		o.Trial = []string{"/bin/sh", "-c", f.onChange}
 	}
 	if mode != nil {
 		o.FileMode = os.FileMode(*mode)

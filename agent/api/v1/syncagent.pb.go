@@ -2292,6 +2292,96 @@ func (*ResumePeersResponse) Descriptor() ([]byte, []int) {
 	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
 }
 
+type ConfirmMirrorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mirror's name, or its prefix if it has none.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmMirrorRequest) Reset() {
+	*x = ConfirmMirrorRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmMirrorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmMirrorRequest) ProtoMessage() {}
+
+func (x *ConfirmMirrorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmMirrorRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmMirrorRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ConfirmMirrorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ConfirmMirrorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many files are removed.
+	Removals      int64 `protobuf:"varint,1,opt,name=removals,proto3" json:"removals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmMirrorResponse) Reset() {
+	*x = ConfirmMirrorResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmMirrorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmMirrorResponse) ProtoMessage() {}
+
+func (x *ConfirmMirrorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmMirrorResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmMirrorResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ConfirmMirrorResponse) GetRemovals() int64 {
+	if x != nil {
+		return x.Removals
+	}
+	return 0
+}
+
 type IDRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2300,7 +2390,7 @@ type IDRequest struct {
 
 func (x *IDRequest) Reset() {
 	*x = IDRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2402,7 @@ func (x *IDRequest) String() string {
 func (*IDRequest) ProtoMessage() {}
 
 func (x *IDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2415,7 @@ func (x *IDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDRequest.ProtoReflect.Descriptor instead.
 func (*IDRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
 }
 
 type IDResponse struct {
@@ -2340,7 +2430,7 @@ type IDResponse struct {
 
 func (x *IDResponse) Reset() {
 	*x = IDResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2352,7 +2442,7 @@ func (x *IDResponse) String() string {
 func (*IDResponse) ProtoMessage() {}
 
 func (x *IDResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2365,7 +2455,7 @@ func (x *IDResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDResponse.ProtoReflect.Descriptor instead.
 func (*IDResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *IDResponse) GetName() string {
@@ -2397,7 +2487,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2499,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2512,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
 }
 
 type ShowResponse struct {
@@ -2438,7 +2528,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2540,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2553,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -2497,7 +2587,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2599,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2612,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -2543,7 +2633,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2645,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2658,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -2593,7 +2683,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2605,7 +2695,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2618,7 +2708,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
 }
 
 type LogResponse struct {
@@ -2630,7 +2720,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +2732,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +2745,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LogResponse) GetTexts() []*PolicyText {
@@ -2682,7 +2772,7 @@ type PolicyText struct {
 
 func (x *PolicyText) Reset() {
 	*x = PolicyText{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +2784,7 @@ func (x *PolicyText) String() string {
 func (*PolicyText) ProtoMessage() {}
 
 func (x *PolicyText) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +2797,7 @@ func (x *PolicyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
 func (*PolicyText) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PolicyText) GetSigned() []byte {
@@ -2762,7 +2852,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +2864,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +2877,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PreviewRequest) GetText() []byte {
@@ -2806,7 +2896,7 @@ type PreviewResponse struct {
 
 func (x *PreviewResponse) Reset() {
 	*x = PreviewResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2818,7 +2908,7 @@ func (x *PreviewResponse) String() string {
 func (*PreviewResponse) ProtoMessage() {}
 
 func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2831,7 +2921,7 @@ func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewResponse.ProtoReflect.Descriptor instead.
 func (*PreviewResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PreviewResponse) GetChanges() []*PathChange {
@@ -2857,7 +2947,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +2959,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +2972,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PathChange) GetPath() string {
@@ -2925,7 +3015,7 @@ type WrittenRequest struct {
 
 func (x *WrittenRequest) Reset() {
 	*x = WrittenRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3027,7 @@ func (x *WrittenRequest) String() string {
 func (*WrittenRequest) ProtoMessage() {}
 
 func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3040,7 @@ func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRequest.ProtoReflect.Descriptor instead.
 func (*WrittenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WrittenRequest) GetAuthor() string {
@@ -2976,7 +3066,7 @@ type WrittenResponse struct {
 
 func (x *WrittenResponse) Reset() {
 	*x = WrittenResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3078,7 @@ func (x *WrittenResponse) String() string {
 func (*WrittenResponse) ProtoMessage() {}
 
 func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3091,7 @@ func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenResponse.ProtoReflect.Descriptor instead.
 func (*WrittenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WrittenResponse) GetEntries() []*WrittenEntry {
@@ -3023,7 +3113,7 @@ type WrittenEntry struct {
 
 func (x *WrittenEntry) Reset() {
 	*x = WrittenEntry{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3035,7 +3125,7 @@ func (x *WrittenEntry) String() string {
 func (*WrittenEntry) ProtoMessage() {}
 
 func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3048,7 +3138,7 @@ func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenEntry.ProtoReflect.Descriptor instead.
 func (*WrittenEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WrittenEntry) GetEntry() *Entry {
@@ -3079,7 +3169,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3181,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3194,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -3300,7 +3390,11 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x11PausePeersRequest\"\x14\n" +
 	"\x12PausePeersResponse\"\x14\n" +
 	"\x12ResumePeersRequest\"\x15\n" +
-	"\x13ResumePeersResponse\"\v\n" +
+	"\x13ResumePeersResponse\"*\n" +
+	"\x14ConfirmMirrorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"3\n" +
+	"\x15ConfirmMirrorResponse\x12\x1a\n" +
+	"\bremovals\x18\x01 \x01(\x03R\bremovals\"\v\n" +
 	"\tIDRequest\"O\n" +
 	"\n" +
 	"IDResponse\x12\x12\n" +
@@ -3369,14 +3463,15 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\aHistory\x12\x1c.syncagent.v1.HistoryRequest\x1a\x1d.syncagent.v1.HistoryResponse\x12D\n" +
 	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
 	"\x05Clock\x12\x1a.syncagent.v1.ClockRequest\x1a\x1b.syncagent.v1.ClockResponse\x12@\n" +
-	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse2\xec\x02\n" +
+	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse2\xc6\x03\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
 	"\x05Peers\x12\x1a.syncagent.v1.PeersRequest\x1a\x1b.syncagent.v1.PeersResponse\x12O\n" +
 	"\n" +
 	"PausePeers\x12\x1f.syncagent.v1.PausePeersRequest\x1a .syncagent.v1.PausePeersResponse\x12R\n" +
 	"\vResumePeers\x12 .syncagent.v1.ResumePeersRequest\x1a!.syncagent.v1.ResumePeersResponse\x127\n" +
-	"\x02ID\x12\x17.syncagent.v1.IDRequest\x1a\x18.syncagent.v1.IDResponse2\xd9\x02\n" +
+	"\x02ID\x12\x17.syncagent.v1.IDRequest\x1a\x18.syncagent.v1.IDResponse\x12X\n" +
+	"\rConfirmMirror\x12\".syncagent.v1.ConfirmMirrorRequest\x1a#.syncagent.v1.ConfirmMirrorResponse2\xd9\x02\n" +
 	"\x06Policy\x12=\n" +
 	"\x04Show\x12\x19.syncagent.v1.ShowRequest\x1a\x1a.syncagent.v1.ShowResponse\x12@\n" +
 	"\x05Apply\x12\x1a.syncagent.v1.ApplyRequest\x1a\x1b.syncagent.v1.ApplyResponse\x12:\n" +
@@ -3397,7 +3492,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(EventType)(0),                // 0: syncagent.v1.EventType
 	(*Entry)(nil),                 // 1: syncagent.v1.Entry
@@ -3433,29 +3528,31 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*PausePeersResponse)(nil),    // 31: syncagent.v1.PausePeersResponse
 	(*ResumePeersRequest)(nil),    // 32: syncagent.v1.ResumePeersRequest
 	(*ResumePeersResponse)(nil),   // 33: syncagent.v1.ResumePeersResponse
-	(*IDRequest)(nil),             // 34: syncagent.v1.IDRequest
-	(*IDResponse)(nil),            // 35: syncagent.v1.IDResponse
-	(*ShowRequest)(nil),           // 36: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 37: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 38: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 39: syncagent.v1.ApplyResponse
-	(*LogRequest)(nil),            // 40: syncagent.v1.LogRequest
-	(*LogResponse)(nil),           // 41: syncagent.v1.LogResponse
-	(*PolicyText)(nil),            // 42: syncagent.v1.PolicyText
-	(*PreviewRequest)(nil),        // 43: syncagent.v1.PreviewRequest
-	(*PreviewResponse)(nil),       // 44: syncagent.v1.PreviewResponse
-	(*PathChange)(nil),            // 45: syncagent.v1.PathChange
-	(*WrittenRequest)(nil),        // 46: syncagent.v1.WrittenRequest
-	(*WrittenResponse)(nil),       // 47: syncagent.v1.WrittenResponse
-	(*WrittenEntry)(nil),          // 48: syncagent.v1.WrittenEntry
-	(*ErrorInfo)(nil),             // 49: syncagent.v1.ErrorInfo
-	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
+	(*ConfirmMirrorRequest)(nil),  // 34: syncagent.v1.ConfirmMirrorRequest
+	(*ConfirmMirrorResponse)(nil), // 35: syncagent.v1.ConfirmMirrorResponse
+	(*IDRequest)(nil),             // 36: syncagent.v1.IDRequest
+	(*IDResponse)(nil),            // 37: syncagent.v1.IDResponse
+	(*ShowRequest)(nil),           // 38: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 39: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 40: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 41: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 42: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 43: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 44: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 45: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 46: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 47: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 48: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 49: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 50: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 51: syncagent.v1.ErrorInfo
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	50, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	50, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	51, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	52, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	52, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	53, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	2,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	3,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	4,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
@@ -3469,14 +3566,14 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	25, // 13: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
 	26, // 14: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
 	27, // 15: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	50, // 16: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	52, // 16: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
 	25, // 17: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	42, // 18: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	45, // 19: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	44, // 18: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	47, // 19: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
 	1,  // 20: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
 	1,  // 21: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	50, // 22: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
-	48, // 23: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	52, // 22: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	50, // 23: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
 	1,  // 24: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
 	2,  // 25: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
 	13, // 26: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
@@ -3493,35 +3590,37 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	28, // 37: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
 	30, // 38: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
 	32, // 39: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	34, // 40: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	36, // 41: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	38, // 42: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	40, // 43: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	43, // 44: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	46, // 45: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	6,  // 46: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	14, // 47: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	16, // 48: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	18, // 49: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	6,  // 50: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	6,  // 51: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	20, // 52: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	8,  // 53: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	6,  // 54: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	11, // 55: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	6,  // 56: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	23, // 57: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	29, // 58: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	31, // 59: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	33, // 60: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	35, // 61: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	37, // 62: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	39, // 63: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	41, // 64: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	44, // 65: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	47, // 66: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	46, // [46:67] is the sub-list for method output_type
-	25, // [25:46] is the sub-list for method input_type
+	36, // 40: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	34, // 41: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	38, // 42: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	40, // 43: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	42, // 44: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	45, // 45: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	48, // 46: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	6,  // 47: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	14, // 48: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	16, // 49: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	18, // 50: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	6,  // 51: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	6,  // 52: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	20, // 53: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	8,  // 54: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	6,  // 55: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	11, // 56: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	6,  // 57: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	23, // 58: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	29, // 59: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	31, // 60: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	33, // 61: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	37, // 62: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	35, // 63: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	39, // 64: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	41, // 65: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	43, // 66: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	46, // 67: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	49, // 68: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	47, // [47:69] is the sub-list for method output_type
+	25, // [25:47] is the sub-list for method input_type
 	25, // [25:25] is the sub-list for extension type_name
 	25, // [25:25] is the sub-list for extension extendee
 	0,  // [0:25] is the sub-list for field type_name
@@ -3549,7 +3648,7 @@ func file_agent_api_v1_syncagent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

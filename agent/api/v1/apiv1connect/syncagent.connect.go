@@ -74,6 +74,8 @@ const (
 	AgentResumePeersProcedure = "/syncagent.v1.Agent/ResumePeers"
 	// AgentIDProcedure is the fully-qualified name of the Agent's ID RPC.
 	AgentIDProcedure = "/syncagent.v1.Agent/ID"
+	// AgentConfirmMirrorProcedure is the fully-qualified name of the Agent's ConfirmMirror RPC.
+	AgentConfirmMirrorProcedure = "/syncagent.v1.Agent/ConfirmMirror"
 	// PolicyShowProcedure is the fully-qualified name of the Policy's Show RPC.
 	PolicyShowProcedure = "/syncagent.v1.Policy/Show"
 	// PolicyApplyProcedure is the fully-qualified name of the Policy's Apply RPC.
@@ -452,6 +454,8 @@ type AgentClient interface {
 	PausePeers(context.Context, *connect.Request[v1.PausePeersRequest]) (*connect.Response[v1.PausePeersResponse], error)
 	ResumePeers(context.Context, *connect.Request[v1.ResumePeersRequest]) (*connect.Response[v1.ResumePeersResponse], error)
 	ID(context.Context, *connect.Request[v1.IDRequest]) (*connect.Response[v1.IDResponse], error)
+	// ConfirmMirror agrees to the removals that a mirror of the configuration holds at this moment. It makes them soon.
+	ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error)
 }
 
 // NewAgentClient constructs a client for the syncagent.v1.Agent service. By default, it uses the
@@ -495,16 +499,23 @@ func NewAgentClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(agentMethods.ByName("ID")),
 			connect.WithClientOptions(opts...),
 		),
+		confirmMirror: connect.NewClient[v1.ConfirmMirrorRequest, v1.ConfirmMirrorResponse](
+			httpClient,
+			baseURL+AgentConfirmMirrorProcedure,
+			connect.WithSchema(agentMethods.ByName("ConfirmMirror")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // agentClient implements AgentClient.
 type agentClient struct {
-	status      *connect.Client[v1.StatusRequest, v1.StatusResponse]
-	peers       *connect.Client[v1.PeersRequest, v1.PeersResponse]
-	pausePeers  *connect.Client[v1.PausePeersRequest, v1.PausePeersResponse]
-	resumePeers *connect.Client[v1.ResumePeersRequest, v1.ResumePeersResponse]
-	iD          *connect.Client[v1.IDRequest, v1.IDResponse]
+	status        *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	peers         *connect.Client[v1.PeersRequest, v1.PeersResponse]
+	pausePeers    *connect.Client[v1.PausePeersRequest, v1.PausePeersResponse]
+	resumePeers   *connect.Client[v1.ResumePeersRequest, v1.ResumePeersResponse]
+	iD            *connect.Client[v1.IDRequest, v1.IDResponse]
+	confirmMirror *connect.Client[v1.ConfirmMirrorRequest, v1.ConfirmMirrorResponse]
 }
 
 // Status calls syncagent.v1.Agent.Status.
@@ -532,6 +543,11 @@ func (c *agentClient) ID(ctx context.Context, req *connect.Request[v1.IDRequest]
 	return c.iD.CallUnary(ctx, req)
 }
 
+// ConfirmMirror calls syncagent.v1.Agent.ConfirmMirror.
+func (c *agentClient) ConfirmMirror(ctx context.Context, req *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error) {
+	return c.confirmMirror.CallUnary(ctx, req)
+}
+
 // AgentHandler is an implementation of the syncagent.v1.Agent service.
 type AgentHandler interface {
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
@@ -540,6 +556,8 @@ type AgentHandler interface {
 	PausePeers(context.Context, *connect.Request[v1.PausePeersRequest]) (*connect.Response[v1.PausePeersResponse], error)
 	ResumePeers(context.Context, *connect.Request[v1.ResumePeersRequest]) (*connect.Response[v1.ResumePeersResponse], error)
 	ID(context.Context, *connect.Request[v1.IDRequest]) (*connect.Response[v1.IDResponse], error)
+	// ConfirmMirror agrees to the removals that a mirror of the configuration holds at this moment. It makes them soon.
+	ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error)
 }
 
 // NewAgentHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -579,6 +597,12 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(agentMethods.ByName("ID")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentConfirmMirrorHandler := connect.NewUnaryHandler(
+		AgentConfirmMirrorProcedure,
+		svc.ConfirmMirror,
+		connect.WithSchema(agentMethods.ByName("ConfirmMirror")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/syncagent.v1.Agent/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentStatusProcedure:
@@ -591,6 +615,8 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 			agentResumePeersHandler.ServeHTTP(w, r)
 		case AgentIDProcedure:
 			agentIDHandler.ServeHTTP(w, r)
+		case AgentConfirmMirrorProcedure:
+			agentConfirmMirrorHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -618,6 +644,10 @@ func (UnimplementedAgentHandler) ResumePeers(context.Context, *connect.Request[v
 
 func (UnimplementedAgentHandler) ID(context.Context, *connect.Request[v1.IDRequest]) (*connect.Response[v1.IDResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.ID is not implemented"))
+}
+
+func (UnimplementedAgentHandler) ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.ConfirmMirror is not implemented"))
 }
 
 // PolicyClient is a client for the syncagent.v1.Policy service.
