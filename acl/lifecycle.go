@@ -37,8 +37,8 @@ func (f *File) AliasOf(key record.PublicKey) string {
 
 // Revoke gives the unsigned text with all writes of the key voided but the kept versions. The identity line becomes the
 // revoke line, and its name leaves the groups and is free for another key: rules that name it give nothing to anybody
-// until then. Comments and layout stay. Test lines may fail afterwards; a revocation does not wait for that. It fails for
-// an invalid text and more than MaxKeeps kept versions.
+// until then. Tests of the name become comments, for they would fail. Comments and layout stay. Tests of groups may fail
+// afterwards; a revocation does not wait for that. It fails for an invalid text and more than MaxKeeps kept versions.
 func Revoke(text []byte, key record.PublicKey, keeps []Keep) ([]byte, error) {
 	text = Unsigned(text)
 	f, err := Parse(text)
@@ -56,6 +56,7 @@ func Revoke(text []byte, key record.PublicKey, keeps []Keep) ([]byte, error) {
 	d.remove("retired", key.String())
 	if alias != "" {
 		d.removeMember(alias)
+		d.removeTests(alias)
 	}
 	if revoked := slices.ContainsFunc(f.Revoked, func(k KeyLine) bool { return k.Key == key }); at < 0 && !revoked {
 		at = d.append(line)
@@ -194,6 +195,15 @@ func (d *document) removeMember(alias string) {
 			end := f[n].at + len(alias)
 			start := f[n-1].at + len(f[n-1].text)
 			d.lines[i] = d.lines[i][:start] + d.lines[i][end:]
+		}
+	}
+}
+
+// removeTests makes comments of the tests of an alias.
+func (d *document) removeTests(alias string) {
+	for i := range d.lines {
+		if f := d.statement(i, "test"); len(f) > 2 && f[2].text == alias {
+			d.lines[i] = "# " + alias + " is revoked: " + d.lines[i]
 		}
 	}
 }

@@ -48,6 +48,10 @@ func TestRevokeEdits(t *testing.T) {
 			"carriage returns", "identity web1 $web1\r\nidentity web2 $web2\r\n", []Keep{keep},
 			"identity web1 $web1\r\nrevoke   $web2  # was web2\r\nkeep     " + v.String() + "\r\n",
 		},
+		{
+			"tests", "identity web2 $web2\ntest deny web2 /x read\ntest deny * /x read\n", nil,
+			"revoke   $web2  # was web2\n# web2 is revoked: test deny web2 /x read\ntest deny * /x read\n",
+		},
 		{"a name twice in a group", "identity web2 $web2\ngroup @a web2 web2\n", nil, "revoke   $web2  # was web2\ngroup @a\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

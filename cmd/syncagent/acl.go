@@ -24,31 +24,33 @@ const defaultGroup = "@hosts"
 func (c *cli) aclCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "acl", Short: "Show, check and change the policy: who may read and write what"}
 	group(cmd)
-	cmd.AddCommand(c.aclShowCmd(), c.aclCheckCmd(), c.aclApplyCmd(), c.aclAdmitCmd())
+	cmd.AddCommand(c.aclShowCmd(), c.aclCheckCmd(), c.aclTestCmd(), c.aclDiffCmd(), c.aclApplyCmd(), c.aclAdmitCmd(),
+		c.aclRevokeCmd(), c.aclRetireCmd(), c.aclLogCmd(), c.aclRevertCmd(), c.aclImportCmd())
 	return cmd
 }
 
 func (c *cli) aclShowCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show",
+		Use:   "show [SERIAL]",
 		Short: "Print the policy in force on this agent, with its signatures",
-		Args:  args(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Long:  "Print the policy in force on this agent, with its signatures, or another text that it keeps:\n`syncagent acl log` lists them.",
+		Args:  args(1),
+		RunE: func(cmd *cobra.Command, words []string) error {
 			client, err := c.dial()
 			if err != nil {
 				return err
 			}
 			ctx, cancel := c.bounded(cmd.Context())
 			defer cancel()
-			r, err := client.Policy.Show(ctx, connect.NewRequest(&apiv1.ShowRequest{}))
+			text, err := chooseText(ctx, client, words)
 			if err != nil {
 				return err
 			}
 			if c.json() {
-				printJSON(c.stdout, map[string]any{"serial": r.Msg.GetSerial(), "hash": r.Msg.GetHash(), "text": string(r.Msg.GetSigned())})
+				printJSON(c.stdout, map[string]any{"serial": text.GetSerial(), "hash": text.GetHash(), "text": string(text.GetSigned())})
 				return nil
 			}
-			_, err = c.stdout.Write(r.Msg.GetSigned())
+			_, err = c.stdout.Write(text.GetSigned())
 			return err
 		},
 	}
@@ -114,24 +116,29 @@ func checkPolicy(name string, text []byte) (*acl.File, error) {
 
 func (c *cli) aclApplyCmd() *cobra.Command {
 	var keyFile string
+	var loss lossFlags
 	cmd := &cobra.Command{
 		Use:   "apply FILE",
 		Short: "Sign a policy text and put it in force",
 		Long: "Check a policy text, sign it with the admin key, hand it to the agent and wait until it\n" +
 			"is in force there; the agents pass it on. Network and serial are filled in if the text\n" +
-			"has none; a serial that is not above the one in force is refused with exit code 6.",
+			"has none; a serial that is not above the one in force is refused with exit code 6.\n" +
+			"So is a text under which values would be lost that are live now, because it no longer\n" +
+			"lets their authors write there: --keep adds lines that keep them, --drop lets them go.\n" +
+			"Keys that the text no longer names are noted in it as former.",
 		Args: args(1, "FILE"),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			text, err := readFile("policy", words[0], maxPolicyFile)
 			if err != nil {
 				return err
 			}
-			return c.applyPolicy(cmd.Context(), keyFile, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
+			return c.applyPolicy(cmd.Context(), keyFile, loss, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
 				return prepareText(words[0], text, now, network)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&keyFile, "admin-key", "", "sign with the key in `FILE`")
+	loss.add(cmd)
 	return cmd
 }
 
@@ -156,7 +163,15 @@ func prepareText(name string, text []byte, now *acl.Signed, network record.Netwo
 		return nil, failf(exitPrecondition, string(agent.CodePrecondition), "%s has serial %d, in force is %d", name, serial, inForce).
 			withHint("start from `syncagent acl show`, so that no change of others is lost, and remove the serial line")
 	}
-	return acl.SetHeader(acl.Unsigned(text), network, serial), nil
+	return noteFormer(acl.SetHeader(acl.Unsigned(text), network, serial), now)
+}
+
+// noteFormer adds the keys that the text in force names and this one does not.
+func noteFormer(text []byte, now *acl.Signed) ([]byte, error) {
+	if now == nil {
+		return text, nil
+	}
+	return acl.KeepFormer(text, now.File)
 }
 
 func (c *cli) aclAdmitCmd() *cobra.Command {
@@ -175,7 +190,8 @@ func (c *cli) aclAdmitCmd() *cobra.Command {
 				return usagef("%v", err).withHint("LINE is what `syncagent join` printed: identity NAME PEERID")
 			}
 			given := cmd.Flags().Changed("group")
-			return c.applyPolicy(cmd.Context(), keyFile, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
+			// A host that comes takes nothing from anybody.
+			return c.applyPolicy(cmd.Context(), keyFile, lossFlags{drop: true}, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
 				return c.admitText(now, network, line, into, given)
 			})
 		},
@@ -188,8 +204,7 @@ func (c *cli) aclAdmitCmd() *cobra.Command {
 // admitText adds the identity to the text in force. Nil: it is there already.
 func (c *cli) admitText(now *acl.Signed, network record.NetworkID, line, into string, given bool) ([]byte, error) {
 	if now == nil {
-		return nil, failf(exitDenied, string(agent.CodeNoPolicy), "the agent has no policy yet").
-			withHint("`syncagent acl apply FILE` puts one in force")
+		return nil, errNoPolicy()
 	}
 	if !given && !now.File.HasGroup(into) {
 		c.note("the policy has no group %s: the host gets no rights but those of *; --group names one", into)
@@ -210,8 +225,9 @@ func (c *cli) admitText(now *acl.Signed, network record.NetworkID, line, into st
 }
 
 // applyPolicy lets edit make a new text from the one in force (nil: none), signs it, and returns when it is in force on
-// the agent. No text from edit: nothing to do.
-func (c *cli) applyPolicy(ctx context.Context, keyFile string, edit func(now *acl.Signed, network record.NetworkID) ([]byte, error)) error {
+// the agent. No text from edit: nothing to do. A text under which live values would be lost is refused unless loss says
+// otherwise.
+func (c *cli) applyPolicy(ctx context.Context, keyFile string, loss lossFlags, edit func(now *acl.Signed, network record.NetworkID) ([]byte, error)) error {
 	cfg, err := c.loadNetworkConfig()
 	if err != nil {
 		return err
@@ -242,6 +258,9 @@ func (c *cli) applyPolicy(ctx context.Context, keyFile string, edit func(now *ac
 		c.note("nothing to change")
 		return nil
 	}
+	if text, err = c.guardLoss(ctx, client, text, loss); err != nil {
+		return err
+	}
 	signed := acl.Sign(text, network, key)
 	r, err := client.Policy.Apply(ctx, connect.NewRequest(&apiv1.ApplyRequest{Signed: signed}))
 	if err != nil {
@@ -268,4 +287,18 @@ func showPolicy(ctx context.Context, client *agent.Client) (*acl.Signed, error) 
 		return nil, err
 	}
 	return acl.ParseSigned(r.Msg.GetSigned())
+}
+
+// mustShowPolicy is showPolicy where there must be one.
+func mustShowPolicy(ctx context.Context, client *agent.Client) (*acl.Signed, error) {
+	now, err := showPolicy(ctx, client)
+	if err == nil && now == nil {
+		err = errNoPolicy()
+	}
+	return now, err
+}
+
+func errNoPolicy() *failure {
+	return failf(exitDenied, string(agent.CodeNoPolicy), "the agent has no policy yet").
+		withHint("`syncagent acl apply FILE` puts one in force")
 }
