@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"syncagent/crdtstore/record"
 )
 
 // fillStore gives a store on disk with enough rows for tables, closed.
@@ -96,6 +98,31 @@ func TestDamagedStoreIsSetAsideAndRebuilt(t *testing.T) {
 				t.Error("writes do not go on")
 			}
 		})
+	}
+}
+
+// TestRebuildCallsNobody: who opens a store is not ready to be called before Open returns.
+func TestRebuildCallsNobody(t *testing.T) {
+	n := newTestNet(t, 1)
+	dir := t.TempDir()
+	digest := fillStore(t, n, dir)
+	if err := os.WriteFile(filepath.Join(dir, "store", "MANIFEST"), []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := n.options("a")
+	o.Dir = dir
+	o.OnCommit = func([]record.Outgoing) { t.Error("own blocks are announced before Open returns") }
+	o.OnPolicy = func() { t.Error("a policy is announced before Open returns") }
+	o.OnWants = func() { t.Error("wants are announced before Open returns") }
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Policy() == nil || s.Stats().ViewDigest != digest {
+		t.Errorf("not carried over: %+v", s.Stats())
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
