@@ -1,0 +1,210 @@
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	writers   = 2 // for each host
+	faultTime = 6 * time.Second
+	leastAcks = 20 // by each host in a round, for the round to count
+)
+
+func TestChaos(t *testing.T) {
+	need(t)
+	s := *seed
+	if s == 0 {
+		s = rand.Uint64() >> 16
+	}
+	t.Logf("go test ./test/chaos -v -rounds=%d -seed=%d", *rounds, s)
+	w := newWorld(t, rand.New(rand.NewPCG(s, 0)))
+	t.Log("not done here: clock skew (test/virtual shifts clocks)")
+	faults := w.possible(t)
+	w.r.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
+	var heals []time.Duration
+	for round := range *rounds {
+		took := w.round(t, round, faults[round%len(faults)])
+		if t.Failed() {
+			return
+		}
+		heals = append(heals, took)
+	}
+	slices.Sort(heals)
+	t.Logf("%d acknowledged paths, %d heals: p50 %s, longest %s", len(w.history.acked), len(heals), heals[len(heals)/2], heals[len(heals)-1])
+}
+
+// newWorld sets five hosts up as an operator does, with init and join, and admits them by one policy.
+func newWorld(t *testing.T, r *rand.Rand) *world {
+	parent, err := os.MkdirTemp("", "chaos") // its name is short: the path of a unix socket has room for 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(parent) })
+	kinds := []string{"", "", "tmpfs", "ext4", "ext4"}
+	w := &world{r: r, lan: newLAN(t, len(kinds)), history: newHistory()}
+	var policy, group strings.Builder
+	var token string
+	for i, kind := range kinds {
+		h := newHost(t, w.lan, parent, i)
+		w.hosts = append(w.hosts, h)
+		if err := os.Mkdir(h.dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if h.disk, err = makeDisk(t, kind, filepath.Join(h.dir, "data")); err != nil {
+			t.Logf("not done here: faults of %s's disk: %v", h.name, err)
+			h.disk = &disk{}
+		}
+		args := []string{"--dir", h.dir, "--name", h.name, "--listen", "/ip4/" + address(i) + "/tcp/7424",
+			"--listen", "/ip4/" + address(i) + "/udp/7424/quic-v1"}
+		if i == 0 {
+			token = h.must(append([]string{"init"}, args...)...)
+			text, err := os.ReadFile(filepath.Join(h.dir, "policy.txt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(text)) {
+				if strings.HasPrefix(line, "identity") {
+					policy.WriteString(line)
+				}
+			}
+		} else {
+			policy.WriteString(h.must(append([]string{"join", token}, args...)...) + "\n")
+		}
+		group.WriteString(" " + h.name)
+	}
+	for _, h := range w.hosts {
+		if err := h.start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(parent, "policy")
+	text := fmt.Sprintf("syncagent-policy 1\nformat 1\n%sgroup @hosts%s\n@hosts peer\n@hosts / rw\n", &policy, &group)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.hosts[0].must("acl", "apply", file)
+	if err := eventually(startLimit, func() error {
+		for _, h := range w.hosts {
+			s, err := h.status()
+			if err != nil {
+				return err
+			}
+			if s.PolicySerial < 2 {
+				return fmt.Errorf("%s has policy %d", h.name, s.PolicySerial)
+			}
+		}
+		return equal(w.hosts)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// possible gives the host faults that were asked for and that this machine can do, and names the others.
+func (w *world) possible(t *testing.T) (faults []fault) {
+	asked := strings.Split(*only, ",")
+	for _, f := range hostFaults {
+		switch {
+		case *only != "" && !slices.Contains(asked, f.name):
+		case f.disk != "" && len(w.with(f.disk)) == 0:
+			t.Logf("not done here: %s", f.name)
+		default:
+			faults = append(faults, f)
+		}
+	}
+	if len(faults) == 0 {
+		t.Fatal("no fault is left to do")
+	}
+	return faults
+}
+
+// with gives the hosts that have this kind of disk.
+func (w *world) with(kind string) (hosts []*host) {
+	for _, h := range w.hosts {
+		if kind == "" || h.disk.kind == kind {
+			hosts = append(hosts, h)
+		}
+	}
+	return hosts
+}
+
+// round lets a fault of a host and one of the network happen under traffic, heals them, and looks.
+func (w *world) round(t *testing.T, number int, f fault) time.Duration {
+	t.Helper()
+	hosts := w.with(f.disk)
+	h := hosts[w.r.IntN(len(hosts))]
+	n := fault{name: "good", begin: func(*world, *host) error { return nil }}
+	if !f.alone {
+		n = networkFaults[w.r.IntN(len(networkFaults))]
+	}
+	other := w.hosts[w.r.IntN(len(w.hosts))]
+	name := fmt.Sprintf("round %d: %s on %s, network: %s (%s)", number, f.name, h.name, n.name, other.name)
+
+	w.history.startCounts()
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for _, c := range w.hosts {
+		for id := range writers {
+			r := rand.New(rand.NewPCG(w.r.Uint64(), 0))
+			clients.Go(func() { w.history.writer(c, id, number*1_000_000, r, stop) })
+		}
+	}
+	time.Sleep(time.Second) // traffic before, during and between
+	began := time.Now()
+	err := n.begin(w, other)
+	if err == nil {
+		err = f.begin(w, h)
+	}
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	time.Sleep(max(time.Second, faultTime-time.Since(began)))
+	close(stop)
+	clients.Wait()
+	if f.end != nil {
+		if err := f.end(w, h); err != nil {
+			t.Fatalf("%s: end: %v", name, err)
+		}
+	}
+	return w.heal(t, name)
+}
+
+// heal ends what the network suffers, starts what stopped, and compares. It gives how long the agents took to be equal.
+func (w *world) heal(t *testing.T, name string) time.Duration {
+	t.Helper()
+	for _, h := range w.hosts {
+		if err := h.start(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	if err := w.lan.heal(); err != nil {
+		t.Fatal(err)
+	}
+	healed := time.Now()
+	err := eventually(*limit, func() error { return equal(w.hosts) })
+	took := time.Since(healed).Round(time.Millisecond)
+	if err != nil {
+		t.Fatalf("%s: not equal after %s: %v", name, took, err)
+	}
+	total := 0
+	for _, h := range w.hosts {
+		acks := w.history.counts[h.name]
+		total += acks
+		if acks < leastAcks {
+			t.Errorf("%s: void: %s acknowledged %d writes only", name, h.name, acks)
+		}
+	}
+	for _, h := range w.hosts {
+		w.history.check(t, h)
+	}
+	t.Logf("%s: %d writes acknowledged, %d unanswered or refused, equal %s after the heal", name, total, w.history.failed, took)
+	return took
+}

@@ -1,0 +1,206 @@
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// world is what a fault may act on.
+type world struct {
+	r       *rand.Rand
+	lan     *lan
+	hosts   []*host
+	history *history
+}
+
+// fault is something that befalls the fleet for a while. Begin says what it did; it must be over, or be ended by end,
+// when the round is healed. The network is healed and agents that do not run are started without its doing.
+type fault struct {
+	name  string
+	alone bool // no fault of the network beside it
+	disk  string
+	begin func(w *world, h *host) error
+	end   func(w *world, h *host) error
+}
+
+// networkFaults befall the links.
+var networkFaults = []fault{
+	{name: "two halves apart", begin: func(w *world, _ *host) error {
+		order := w.r.Perm(len(w.hosts))
+		for i, a := range order {
+			for j, b := range order {
+				if i < 2 != (j < 2) {
+					w.lan.cut[link{a, b}] = true
+				}
+			}
+		}
+		return w.lan.apply()
+	}},
+	{name: "one way", begin: func(w *world, h *host) error {
+		for i := range w.hosts {
+			w.lan.cut[link{i, h.place}] = i != h.place // it sends and hears nothing
+		}
+		delete(w.lan.cut, link{h.place, h.place})
+		return w.lan.apply()
+	}},
+	{name: "flapping cable", begin: func(w *world, h *host) error {
+		for range 6 {
+			if err := w.lan.unplug(h.place, true); err != nil {
+				return err
+			}
+			time.Sleep(time.Duration(w.r.IntN(900)) * time.Millisecond)
+			if err := w.lan.unplug(h.place, false); err != nil {
+				return err
+			}
+			time.Sleep(time.Duration(w.r.IntN(500)) * time.Millisecond)
+		}
+		return nil
+	}},
+	{name: "a fifth of the packets lost", begin: func(w *world, _ *host) error {
+		for i := range w.lan.loss {
+			w.lan.loss[i] = 20
+		}
+		return w.lan.apply()
+	}},
+	{name: "each alone", begin: func(w *world, _ *host) error {
+		for i := range w.hosts {
+			for j := range w.hosts {
+				if i != j {
+					w.lan.cut[link{i, j}] = true
+				}
+			}
+		}
+		return w.lan.apply()
+	}},
+}
+
+// hostFaults befall one host, or several.
+var hostFaults = []fault{
+	{name: "kill -9", begin: func(w *world, h *host) error {
+		for range 3 {
+			h.kill()
+			if err := h.start(); err != nil {
+				return err
+			}
+			time.Sleep(time.Duration(w.r.IntN(1000)) * time.Millisecond)
+		}
+		return nil
+	}},
+	{name: "pause", begin: func(_ *world, h *host) error { return h.signal(syscall.SIGSTOP) },
+		end: func(_ *world, h *host) error { return h.signal(syscall.SIGCONT) }},
+	{name: "full disk", disk: "tmpfs", begin: func(_ *world, h *host) error { return h.disk.fill(4 << 20) },
+		end: func(_ *world, h *host) error { return os.Remove(h.disk.ballast()) }},
+	{name: "read-only disk", disk: "ext4",
+		begin: func(_ *world, h *host) error { return command("", "mount", "-o", "remount,abort", h.disk.dir) },
+		end:   reboot},
+	{name: "power cut", disk: "ext4", begin: func(w *world, h *host) error {
+		if err := command("", "xfs_io", "-x", "-c", "shutdown", h.disk.dir); err != nil {
+			return err
+		}
+		h.kill()
+		if err := reboot(w, h); err != nil {
+			return err
+		}
+		return h.start()
+	}},
+	{name: "damaged store", alone: true, begin: damage},
+	{name: "bootstrap peers gone", alone: true, begin: func(w *world, _ *host) error {
+		for _, h := range w.hosts {
+			h.kill()
+		}
+		rest := w.hosts[1:] // all joined by the first
+		for _, h := range rest {
+			if err := h.start(); err != nil {
+				return err
+			}
+		}
+		return eventually(*limit, func() error {
+			for _, h := range rest {
+				s, err := h.status()
+				if err != nil {
+					return err
+				}
+				connected := 0
+				for _, p := range s.Peers {
+					if p.Connected {
+						connected++
+					}
+				}
+				if connected < len(rest)-1 {
+					return fmt.Errorf("%s found %d of %d peers without its bootstrap peer", h.name, connected, len(rest)-1)
+				}
+			}
+			return nil
+		})
+	}},
+	{name: "all restarted at once", begin: func(w *world, _ *host) error {
+		for _, h := range w.hosts {
+			h.kill()
+		}
+		for _, h := range w.hosts {
+			if err := h.start(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}},
+}
+
+// reboot gives a host the disk as it is after a restart of the machine. Its agent is started by the caller.
+func reboot(w *world, h *host) error {
+	h.kill()
+	w.history.forget(h.name)
+	return h.disk.again()
+}
+
+// damage spoils files at rest. What only this host had would be lost with it, so its clients are kept away until all that
+// they were told is on another host.
+func damage(w *world, h *host) error {
+	h.quiet.Lock()
+	defer h.quiet.Unlock()
+	if err := h.start(); err != nil {
+		return err
+	}
+	other := w.hosts[(h.place+1)%len(w.hosts)]
+	if err := eventually(startLimit, func() error {
+		all, err := other.list("/own/" + h.name)
+		if err != nil {
+			return err
+		}
+		for path, value := range w.history.owned(h.name) {
+			if all[path].value != value {
+				return fmt.Errorf("%s does not have %s", other.name, path)
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	h.kill()
+	w.history.forget(h.name)
+	manifest := filepath.Join(h.dir, "data", "store", "MANIFEST")
+	spoil := []byte("not what was there")
+	if w.r.IntN(2) == 0 {
+		if err := os.Remove(manifest); err != nil {
+			return err
+		}
+	} else if err := os.WriteFile(manifest, spoil, 0o600); err != nil {
+		return err
+	}
+	if err := h.start(); err != nil {
+		return err
+	}
+	if !h.alarmed("store-damaged") {
+		return errors.New(h.name + " does not alarm that its store was damaged")
+	}
+	aside, err := filepath.Glob(filepath.Join(h.dir, "data", "store.damaged-*"))
+	if err != nil || len(aside) == 0 {
+		return fmt.Errorf("%s did not set its damaged store aside: %w", h.name, err)
+	}
+	return nil
+}

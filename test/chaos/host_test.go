@@ -1,0 +1,271 @@
+package chaos
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"syncagent/agent"
+	apiv1 "syncagent/agent/api/v1"
+)
+
+const (
+	startLimit = time.Minute // for an agent to be ready
+	callLimit  = 5 * time.Second
+)
+
+// host is a machine: a namespace, a directory, a disk, and while it runs an agent.
+type host struct {
+	t      testing.TB
+	place  int
+	name   string
+	dir    string
+	lan    *lan
+	disk   *disk
+	client *agent.Client
+
+	mu      sync.Mutex // guards process: clients of a host never see it, faults of several hosts run at once
+	process *exec.Cmd
+	exited  chan struct{}
+
+	quiet sync.RWMutex // a fault that destroys the disk keeps clients away until all they wrote is elsewhere
+}
+
+func newHost(t testing.TB, l *lan, parent string, place int) *host {
+	t.Helper()
+	name := string(rune('a' + place))
+	h := &host{t: t, place: place, name: name, dir: filepath.Join(parent, name), lan: l}
+	var err error
+	if h.client, err = agent.Dial(filepath.Join(h.dir, "agent.sock")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		h.client.Close()
+		h.kill()
+		if t.Failed() {
+			t.Logf("end of the log of %s:\n%s", h.name, h.logTail())
+		}
+	})
+	return h
+}
+
+func (h *host) logTail() string {
+	b, err := os.ReadFile(filepath.Join(h.dir, "agent.log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-2000):])
+}
+
+// command is the program in the namespace of the host. The whole name space of files is shared: only so a file system
+// that is unmounted is gone.
+func (h *host) command(args ...string) *exec.Cmd {
+	cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.lan.namespace(h.place), program}, args...)...)
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "SYNCAGENT_") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	cmd.Env = append(cmd.Env, "HOME="+h.dir, "XDG_STATE_HOME="+h.dir, "SYNCAGENT_CONFIG="+filepath.Join(h.dir, "syncagent.yaml"),
+		"SYNCAGENT_STORE_MIN_FREE=48MiB")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// must runs a command that has to succeed and gives the last line of its output.
+func (h *host) must(args ...string) string {
+	h.t.Helper()
+	cmd := h.command(args...)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		h.t.Fatalf("%s: syncagent %s: %v\n%s%s", h.name, strings.Join(args, " "), err, out, &errs)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return lines[len(lines)-1]
+}
+
+// start runs the agent, if it does not run, and waits until it is ready.
+func (h *host) start() error {
+	if h.alive() {
+		return nil
+	}
+	log, err := os.OpenFile(filepath.Join(h.dir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close() //nolint:errcheck // the agent writes it
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close() //nolint:errcheck // it was only read
+	cmd := h.command("agent", "--ready-fd", "3")
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{w}
+	err = cmd.Start()
+	_ = w.Close()
+	if err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() {
+		defer close(exited)
+		_ = cmd.Wait() // how it ended is seen by whoever cares
+	}()
+	h.mu.Lock()
+	h.process, h.exited = cmd, exited
+	h.mu.Unlock()
+	if err := r.SetReadDeadline(time.Now().Add(startLimit)); err != nil {
+		return err
+	}
+	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil {
+		h.kill()
+		return fmt.Errorf("%s is not ready: %q %w, %s", h.name, line, err, cmd.ProcessState)
+	}
+	return nil
+}
+
+// alive tells whether the agent runs. It may have stopped by itself.
+func (h *host) alive() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.process == nil {
+		return false
+	}
+	select {
+	case <-h.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill ends the agent as a crash does.
+func (h *host) kill() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.process != nil {
+		_ = syscall.Kill(-h.process.Process.Pid, syscall.SIGKILL)
+		<-h.exited
+		h.process = nil
+	}
+}
+
+func (h *host) signal(s syscall.Signal) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.process == nil {
+		return nil
+	}
+	return syscall.Kill(h.process.Process.Pid, s)
+}
+
+func (h *host) batch(ops []*apiv1.Op) (version string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	res, err := h.client.KV.Batch(ctx, connect.NewRequest(&apiv1.BatchRequest{Ops: ops}))
+	if err != nil {
+		return "", err
+	}
+	return res.Msg.Version, nil
+}
+
+// shown is one path as an agent shows it.
+type shown struct{ version, value string }
+
+func (h *host) list(prefix string) (map[string]shown, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	stream, err := h.client.KV.List(ctx, connect.NewRequest(&apiv1.ListRequest{Prefix: prefix, Values: true}))
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]shown{}
+	for stream.Receive() {
+		for _, e := range stream.Msg().Entries {
+			all[e.Path] = shown{e.Version, string(e.Value)}
+		}
+	}
+	return all, errors.Join(stream.Err(), stream.Close())
+}
+
+func (h *host) status() (*apiv1.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	res, err := h.client.Agent.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
+	if err != nil {
+		return nil, fmt.Errorf("%s: status: %w", h.name, err)
+	}
+	return res.Msg, nil
+}
+
+// alarmed tells whether the agent has this alarm.
+func (h *host) alarmed(code string) bool {
+	s, err := h.status()
+	if err != nil {
+		return false
+	}
+	for _, a := range s.Alarms {
+		if a.Code == code {
+			return true
+		}
+	}
+	return false
+}
+
+// equal says whether all hosts show the same, have the same blocks and lack nothing.
+func equal(hosts []*host) error {
+	var first *apiv1.StatusResponse
+	for _, h := range hosts {
+		s, err := h.status()
+		if err != nil {
+			return err
+		}
+		if first == nil {
+			first = s
+		}
+		if s.ViewDigest != first.ViewDigest || s.BlockDigest != first.BlockDigest || s.MissingEntries > 0 {
+			return fmt.Errorf("%s: %d entries, view %.8s, want %.8s, %d blocks, digest %.8s, want %.8s, %d pending, %d missing",
+				h.name, s.Entries, s.ViewDigest, first.ViewDigest, s.Blocks, s.BlockDigest, first.BlockDigest, s.Pending, s.MissingEntries)
+		}
+	}
+	return nil
+}
+
+// eventually waits until a condition holds and gives the last reason why it does not.
+func eventually(limit time.Duration, condition func() error) error {
+	deadline := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := condition()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-deadline:
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return -1
+}
