@@ -37,7 +37,7 @@ const (
 )
 
 func (c *cli) batchCmd() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "batch [FILE|-]",
 		Short: "Make many changes as one atomic write",
 		Long:  batchHelp,
@@ -63,6 +63,8 @@ func (c *cli) batchCmd() *cobra.Command {
 			return nil
 		},
 	}
+	c.addKeyFlag(cmd)
+	return cmd
 }
 
 func (c *cli) readBatch(words []string) ([]*apiv1.Op, error) {

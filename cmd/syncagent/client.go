@@ -68,10 +68,13 @@ func listEntries(ctx context.Context, client *agent.Client, prefix string, value
 	return cursor, stream.Err()
 }
 
-// writeBatch makes ops one atomic write.
+// writeBatch makes ops one atomic write, signed by the user's key if there is one.
 func (c *cli) writeBatch(ctx context.Context, client *agent.Client, ops []*apiv1.Op) (*apiv1.WriteResponse, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
+	if c.signKey != "" {
+		return c.writeSigned(ctx, client, ops)
+	}
 	w, err := client.KV.Batch(ctx, connect.NewRequest(&apiv1.BatchRequest{Ops: ops}))
 	if err != nil {
 		return nil, err

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"syncagent/acl"
 	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
@@ -21,7 +24,7 @@ type idJSON struct {
 }
 
 func (c *cli) idCmd() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "id",
 		Short: "Print the identity of this agent and where it listens",
 		Long:  "Print the identity of this agent and where it listens. When the agent does not run, the\naddresses are those of the configuration.",
@@ -42,6 +45,54 @@ func (c *cli) idCmd() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.AddCommand(c.idNewCmd())
+	return cmd
+}
+
+const idNewHelp = `Make a key for a client that signs what it writes: put, rm, batch and import take it with
+--key. With a NAME, the last line on stdout is what ` + "`syncagent acl admit`" + ` takes; with
+--group '' there, the key gets no rights but those that rules give its name.`
+
+func (c *cli) idNewCmd() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:   "new [NAME]",
+		Short: "Make a key for a client that signs what it writes",
+		Long:  idNewHelp,
+		Args:  args(1),
+		RunE: func(_ *cobra.Command, words []string) error {
+			name := ""
+			if len(words) > 0 {
+				if name = words[0]; acl.CheckAlias(name) != nil {
+					return usagef("%v", acl.CheckAlias(name))
+				}
+			}
+			if out == "" {
+				out = cmp.Or(name, "client") + ".key"
+			}
+			key, err := agent.CreateKey(out)
+			if errors.Is(err, fs.ErrExist) {
+				return failf(exitError, "exists", "%s exists: a key is never replaced", out).withHint("name another file with --out")
+			}
+			if err != nil {
+				return err
+			}
+			id := record.KeyOf(key)
+			c.note("wrote %s; keep it secret", out)
+			if c.json() {
+				printJSON(c.stdout, map[string]string{"name": name, "peer_id": id.String(), "file": out})
+				return nil
+			}
+			if name == "" {
+				fmt.Fprintln(c.stdout, id)
+			} else {
+				fmt.Fprintln(c.stdout, acl.Identity{Alias: name, Key: id})
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "", "write the private key to `FILE` (default: NAME.key, else client.key)")
+	return cmd
 }
 
 // identity asks the agent, and reads the files when there is none.

@@ -48,6 +48,7 @@ func (c *cli) importCmd() *cobra.Command {
 	cmd.Flags().BoolVar(&f.remove, "delete", false, "delete the paths below PREFIX that have no file in DIR")
 	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "with --delete: even if DIR is empty")
 	cmd.Flags().BoolVarP(&f.dryRun, "dry-run", "n", false, "print what would be written and deleted, change nothing")
+	c.addKeyFlag(cmd)
 	return cmd
 }
 

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 )
@@ -50,13 +52,11 @@ func (c *cli) putCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := c.bounded(cmd.Context())
-			defer cancel()
-			w, err := client.KV.Put(ctx, connect.NewRequest(r))
+			w, err := c.putOne(cmd.Context(), client, r)
 			if err != nil {
 				return err
 			}
-			c.printWrite(w.Msg, fmt.Sprintf("%s: %d bytes", r.Path, len(r.Value)))
+			c.printWrite(w, fmt.Sprintf("%s: %d bytes", r.Path, len(r.Value)))
 			return nil
 		},
 	}
@@ -65,6 +65,20 @@ func (c *cli) putCmd() *cobra.Command {
 	f.StringVar(&ttl, "ttl", "", "let it expire after `D` such as 90s, 12h, 30d")
 	f.StringVar(&ifVersion, "if-version", "", "write only if this agent shows version `V`")
 	f.BoolVar(&ifAbsent, "if-absent", false, "write only if this agent shows nothing there")
+	c.addKeyFlag(cmd)
 	exclusive(cmd, "if-version", "if-absent")
 	return cmd
+}
+
+func (c *cli) putOne(ctx context.Context, client *agent.Client, r *apiv1.PutRequest) (*apiv1.WriteResponse, error) {
+	if c.signKey != "" {
+		return c.writeBatch(ctx, client, []*apiv1.Op{{Op: &apiv1.Op_Put{Put: r}}})
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	w, err := client.KV.Put(ctx, connect.NewRequest(r))
+	if err != nil {
+		return nil, err
+	}
+	return w.Msg, nil
 }

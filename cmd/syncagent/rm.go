@@ -45,6 +45,7 @@ func (c *cli) rmCmd() *cobra.Command {
 	cmd.Flags().BoolVarP(&f.dryRun, "dry-run", "n", false, "print the paths that would be deleted, delete nothing")
 	cmd.Flags().BoolVarP(&f.force, "force", "f", false, "it is no error if there is nothing to delete")
 	cmd.Flags().StringVar(&ifVersion, "if-version", "", "delete only if this agent shows version `V`")
+	c.addKeyFlag(cmd)
 	exclusive(cmd, "if-version", "recursive")
 	return cmd
 }
@@ -66,12 +67,29 @@ func (c *cli) removeOne(ctx context.Context, path, ifVersion string, f rmFlags) 
 		}
 		return f.forgive(err)
 	}
-	w, err := client.KV.Delete(ctx, connect.NewRequest(&apiv1.DeleteRequest{Path: path, IfVersion: ifVersion}))
+	w, err := c.deleteOne(ctx, client, &apiv1.DeleteRequest{Path: path, IfVersion: ifVersion})
 	if err != nil {
 		return f.forgive(err)
 	}
-	c.printWrite(w.Msg, path+" deleted")
+	c.printWrite(w, path+" deleted")
 	return nil
+}
+
+// deleteOne deletes a path that must be there. What a key of the user's signs has no conditions, so the agent is asked
+// before; it may not be allowed to tell.
+func (c *cli) deleteOne(ctx context.Context, client *agent.Client, r *apiv1.DeleteRequest) (*apiv1.WriteResponse, error) {
+	if c.signKey == "" {
+		w, err := client.KV.Delete(ctx, connect.NewRequest(r))
+		if err != nil {
+			return nil, err
+		}
+		return w.Msg, nil
+	}
+	_, err := client.KV.Get(ctx, connect.NewRequest(&apiv1.GetRequest{Path: r.GetPath(), WithoutValue: true}))
+	if e := agent.ErrorOf(err); e != nil && e.Code != agent.CodeDenied {
+		return nil, err
+	}
+	return c.writeBatch(ctx, client, []*apiv1.Op{{Op: &apiv1.Op_Delete{Delete: r}}})
 }
 
 // forgive drops the error that there is nothing to delete if the user does not mind.

@@ -26,6 +26,7 @@ type cli struct {
 	quiet      bool
 	verbose    bool
 	timeout    time.Duration
+	signKey    string // file of the key that signs what a command writes; empty: the agent signs
 }
 
 const rootHelp = `syncagent keeps a tree of small values equal on many hosts, and mirrors it to disk.
