@@ -20,6 +20,7 @@ import (
 //	f number                               -> run, changes               the change feed
 //	p serial, hash                         -> signed policy text
 //	q digest                               -> nothing                    blocks set aside
+//	mx                                     -> nothing                    rewrite the store at the next start
 //	c...                                   -> go-ds-crdt's heads
 //	mi, ms, mp                             -> identity of the store; its counters; policies that the rows are judged by
 //

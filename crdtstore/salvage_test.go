@@ -146,3 +146,93 @@ func TestSalvageKeepsWhatNobodyElseHas(t *testing.T) {
 		t.Fatalf("not carried over: %+v", a.Stats())
 	}
 }
+
+// inFiles tells whether bytes occur in any file below dir.
+func inFiles(t *testing.T, dir, needle string) bool {
+	t.Helper()
+	found := false
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		found = found || bytes.Contains(b, []byte(needle))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestG7_WithdrawnRightLeavesNoByteAfterARestart(t *testing.T) {
+	n := newTestNet(t, 1)
+	dir := t.TempDir()
+	a, b := n.start("a", nil), n.startOn("b", nil, dir)
+	p := n.openPolicy()
+	a.apply(p)
+	b.apply(p)
+	secret, name := fmt.Sprintf("%x", n.rand.Uint64()), fmt.Sprintf("%x", n.rand.Uint64())
+	a.put("/certs/"+name, secret)
+	a.put("/public/x", "open")
+	b.pull(a)
+	if b.get("/certs/"+name) != secret || !inFiles(t, dir, secret) {
+		t.Fatal("b should have had it")
+	}
+	narrow := n.policy(hosts, "group @hosts a b c", "@hosts peer", "a / rw", "b /public rw")
+	b.apply(narrow)
+	b.stop()
+	b = n.startOn("b", nil, dir)
+	if inFiles(t, dir, secret) || inFiles(t, dir, name) {
+		t.Fatal("bytes of what b may no longer read are left in its files")
+	}
+	a.apply(narrow)
+	a.put("/public/y", "more")
+	b.pull(a)
+	if b.tree() != "/public/x=open /public/y=more " || b.BlockDigest() != a.BlockDigest() {
+		t.Fatalf("the rewritten store does not go on: %s", b.tree())
+	}
+	checkHeads(t, b)
+	b.stop()
+	for _, left := range []string{scrubNew, scrubOld} {
+		if _, err := os.Stat(filepath.Join(dir, "store"+left)); err == nil {
+			t.Errorf("%s is left", left)
+		}
+	}
+}
+
+// TestScrubSurvivesACrash starts from each state that a crash in a rewrite can leave.
+func TestScrubSurvivesACrash(t *testing.T) {
+	n := newTestNet(t, 1)
+	dir := t.TempDir()
+	store := filepath.Join(dir, "store")
+	digest := fillStore(t, n, dir)
+	copyTo := func(name string) {
+		if err := os.CopyFS(store+name, os.DirFS(store)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func(what string) {
+		t.Helper()
+		a := n.startOn("a", nil, dir)
+		if a.Stats().ViewDigest != digest || a.alarmed("store-damaged") {
+			t.Errorf("%s: the store is not the same", what)
+		}
+		if err := a.RequestScrub(); err != nil {
+			t.Error(err)
+		}
+		a.stop()
+	}
+	open("asked for")
+	if err := os.MkdirAll(store+scrubNew, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	open("half written")
+	copyTo(scrubNew)
+	if err := os.Rename(store, store+scrubOld); err != nil {
+		t.Fatal(err)
+	}
+	open("between the renames")
+	copyTo(scrubOld)
+	open("before the old one was removed")
+}

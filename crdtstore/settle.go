@@ -181,6 +181,9 @@ func (t *turn) finishPath(p *pathState) error {
 			t.rows.delete(entryKey(s.entry))
 			delete(t.spill, s.entry)
 		}
+		if !t.policy.MayRead(t.s.self, s.tags) {
+			t.rows.set(scrubMark, nil) // the right to read it was withdrawn: no byte of it may stay
+		}
 		s.drop()
 	}
 	if shown != nil && shown.expires != 0 && int64(shown.expires) <= t.now && shown.state != slotStub {
@@ -344,7 +347,7 @@ func (t *turn) show(p *pathState, path string, shown *slot) error {
 	if shown != nil {
 		now = shownRow{shown.version, shown.visible(t.now)}
 	}
-	if now == old {
+	if now == old || planted("hlc-only") && had && now.version.HLC == old.version.HLC {
 		return nil
 	}
 	c := &t.s.counters
@@ -353,7 +356,9 @@ func (t *turn) show(p *pathState, path string, shown *slot) error {
 		if err != nil {
 			return err
 		}
-		c.viewDigest = subDigest(c.viewDigest, digestTerm(path, old.version, entry))
+		if !planted("digest-drift") {
+			c.viewDigest = subDigest(c.viewDigest, digestTerm(path, old.version, entry))
+		}
 		c.entries--
 	}
 	if now.visible {

@@ -174,7 +174,7 @@ func (s *Store) openDir(dir string) error {
 
 // tryOpen opens the rows in dir and reads them. After an error nothing is open.
 func (s *Store) tryOpen(dir string) error {
-	b, err := openRows(dir, s.log)
+	b, err := openScrubbed(dir, s.log)
 	if err != nil {
 		return err
 	}
