@@ -217,7 +217,7 @@ func TestCatchUpOf10000Blocks(t *testing.T) {
 
 func TestPortInUse(t *testing.T) {
 	for _, kind := range []string{"tcp", "udp"} {
-		addr := ""
+		var addr string
 		if kind == "tcp" {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {

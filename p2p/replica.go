@@ -43,10 +43,14 @@ type Replica interface {
 	Incarnation() uint64
 }
 
-// The seam uses types of record, because the store below fills them too.
+// Types of the seam that live in record, because the store below fills them too.
 type (
-	Ingested      = record.Ingested
-	Rights        = record.Rights
-	Outgoing      = record.Outgoing
+	// Ingested says what became of delivered parcels.
+	Ingested = record.Ingested
+	// Rights are the questions that the network layer asks the policy.
+	Rights = record.Rights
+	// Outgoing is a durable block of our own.
+	Outgoing = record.Outgoing
+	// OutgoingEntry is an entry with the tags that say who may read it.
 	OutgoingEntry = record.OutgoingEntry
 )

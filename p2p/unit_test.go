@@ -182,10 +182,7 @@ func TestPaceWidensWithPublishers(t *testing.T) {
 func TestSplitKeepsMessagesWithinTheLimit(t *testing.T) {
 	r := newFake(testKey(t), nil)
 	policy := &fakePolicy{Private: map[string][]record.PublicKey{"/secret": {r.self}}}
-	var paths []string
-	for _, p := range []string{"/a", "/secret/x", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j", "/k", "/l"} {
-		paths = append(paths, p)
-	}
+	paths := []string{"/a", "/secret/x", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j", "/k", "/l"}
 	o := r.put(make([]byte, 60<<10), paths...)
 	public, private := split(o, policy)
 	if len(public)+len(private) != len(paths) || len(public) < 8 || len(private) < 2 {
