@@ -64,9 +64,11 @@ func (s *Store) create() error {
 	s.engine.overlay.take(t.rows)
 	s.counters.feedFirst = 1
 	t.rows.set(countersKey, s.counters.encode())
+	fail("create.before-commit")
 	if err := s.kv.Commit(t.rows); err != nil {
 		return err
 	}
+	fail("create.after-commit")
 	t.dag.seal()
 	s.dag.Store(t.dag)
 	return nil
@@ -92,12 +94,15 @@ func (s *Store) start() error {
 	print := fingerprint(s.texts)
 	r.set(policyMark, print[:])
 	r.set(countersKey, s.counters.encode())
+	fail("start.before-commit")
 	if err := s.kv.Commit(r); err != nil {
 		return err
 	}
+	fail("start.after-commit")
 	if err := s.kv.Sync(); err != nil {
 		return err
 	}
+	fail("start.after-sync")
 	s.publishStats()
 	return nil
 }
@@ -121,7 +126,9 @@ func (s *Store) loadIdentity(v view, row []byte) error {
 	if s.counters, err = decodeCounters(raw); err != nil {
 		return err
 	}
-	s.time = s.counters.agentTime
+	if !planted("agent-time-back") {
+		s.time = s.counters.agentTime
+	}
 	if err := s.loadPolicies(v); err != nil {
 		return err
 	}
@@ -250,7 +257,9 @@ func (s *Store) loadWaiting(v view) error {
 		if err != nil {
 			return false, err
 		}
-		s.rememberUnready(u)
+		if !planted("forget-unready") {
+			s.rememberUnready(u)
+		}
 		return true, nil
 	})
 	if err != nil {
@@ -287,6 +296,7 @@ func (s *Store) dropSpilled(v view) error {
 	if err != nil || r.empty() {
 		return err
 	}
+	fail("start.drop-spilled")
 	return s.kv.Commit(r)
 }
 

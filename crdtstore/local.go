@@ -58,7 +58,9 @@ func (t *turn) put(req *writeRequest) error {
 			return err
 		}
 		if top != nil {
-			hlc = max(hlc, top.version.HLC.Next())
+			if !planted("write-below") {
+				hlc = max(hlc, top.version.HLC.Next())
+			}
 		}
 		if err := t.precondition(op, p, rules); err != nil {
 			return err

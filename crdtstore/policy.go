@@ -116,14 +116,21 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	c.withheld = 0
 	c.addFeed(r, s.run, []feedItem{{kind: feedPolicy}})
 	r.set(countersKey, c.encode())
+	fail("policy.before-commit")
 	if err := s.kv.Commit(r); err != nil {
 		return err
 	}
+	fail("policy.after-commit")
 	if err := s.kv.Sync(); err != nil {
 		return err
 	}
+	fail("policy.after-sync")
 	s.texts, s.counters = kept, c
-	s.force.Store(&inForce{acl.Compile(s.network, in, kept), c.generation})
+	all := kept
+	if planted("forget-revocations") {
+		all = []*acl.Signed{in}
+	}
+	s.force.Store(&inForce{acl.Compile(s.network, in, all), c.generation})
 	s.publishStats()
 	s.ring()
 	if in == nil {
@@ -193,6 +200,9 @@ func (s *Store) pruneTexts(texts []*acl.Signed, in *acl.Signed, r *rows) []*acl.
 // rejudge brings the next paths in line with the policy in force. The place reached is stored with the turn.
 func (t *turn) rejudge() error {
 	c := &t.s.counters
+	if planted("skip-rejudge") {
+		c.judged = c.generation
+	}
 	if c.judged == c.generation {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"slices"
 	"time"
 
 	"syncagent/crdtstore/record"
@@ -26,7 +27,9 @@ type rules struct {
 	voided  int64 // when the policy in force came into force here, Unix milliseconds
 }
 
-func (r *rules) due(v record.Version) bool { return v.HLC.Milli() <= r.now+dueAhead.Milliseconds() }
+func (r *rules) due(v record.Version) bool {
+	return v.HLC.Milli() <= r.now+dueAhead.Milliseconds() || planted("show-early")
+}
 
 // verdict is what resolve finds for one path.
 type verdict struct {
@@ -43,9 +46,13 @@ func resolve(slots []*slot, r *rules) verdict {
 	var above *slot // nearest allowed and due slot above the present one
 	authors := make(map[record.PublicKey]bool)
 	older := 0 // kept superseded versions
+	if planted("winner-by-author") {
+		slots = slices.Clone(slots)
+		slices.SortStableFunc(slots, func(a, b *slot) int { return record.CompareKeys(b.author, a.author) })
+	}
 	for _, s := range slots {
 		reads := r.reads(s)
-		if s.holds() && !reads && !s.own {
+		if s.holds() && !reads && (!s.own || planted("drop-own")) && !planted("keep-unreadable") {
 			out.drops = append(out.drops, s) // the right to read was withdrawn
 			continue
 		}

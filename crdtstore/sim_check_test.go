@@ -359,9 +359,11 @@ func (s *sim) heal() {
 	for i := range s.blocked {
 		clear(s.blocked[i])
 	}
-	p := *s.policy
-	p.serial, p.member = p.serial+1, slices.Repeat([]bool{true}, len(s.keys))
-	s.publish(&p)
+	if slices.Contains(s.policy.member, false) { // else let no policy change stir up what got stuck
+		p := *s.policy
+		p.serial, p.member = p.serial+1, slices.Repeat([]bool{true}, len(s.keys))
+		s.publish(&p)
+	}
 	for _, n := range s.nodes {
 		n.offset, n.armed = 0, 0
 		if n.store != nil && n.joined {
@@ -370,7 +372,7 @@ func (s *sim) heal() {
 		for n.store == nil {
 			s.restart(n)
 		}
-		n.offer(p.text)
+		n.offer(s.policy.text)
 		n.drive()
 	}
 	s.now += 1000

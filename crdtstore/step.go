@@ -1,8 +1,11 @@
 package crdtstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"syncagent/crdtstore/record"
 )
@@ -23,9 +26,11 @@ func (s *Store) step() error {
 	if err != nil {
 		return err
 	}
+	fail("turn.collected")
 	if err := t.finish(); err != nil {
 		return err
 	}
+	fail("turn.finished")
 	if err := t.commit(); err != nil {
 		return err
 	}
@@ -91,15 +96,21 @@ func (t *turn) commit() error {
 	if spilled {
 		t.rows.delete(key('x'))
 	}
+	if err := t.plantedCommit(); err != nil {
+		return err
+	}
+	fail("turn.before-commit")
 	if err := s.kv.Commit(t.rows); err != nil {
 		return err
 	}
+	fail("turn.after-commit")
 	s.unsynced = true
 	_, mono := s.clock.Now()
-	if len(t.local) > 0 || len(t.out) > 0 || mono-s.lastSync >= syncWithin {
+	if (len(t.local) > 0 || len(t.out) > 0) && !planted("acknowledge-unsynced") || mono-s.lastSync >= syncWithin {
 		if err := s.kv.Sync(); err != nil {
 			return err
 		}
+		fail("turn.after-sync")
 		s.unsynced, s.lastSync = false, mono
 	}
 	return nil
@@ -111,7 +122,7 @@ func (t *turn) storeSpilled() (bool, error) {
 		return false, nil
 	}
 	var list []byte
-	for id := range t.spill {
+	for _, id := range slices.SortedFunc(maps.Keys(t.spill), func(a, b record.ID) int { return bytes.Compare(a[:], b[:]) }) {
 		_, held, err := t.view.Get(entryKey(id))
 		if err != nil {
 			return false, err
@@ -125,18 +136,25 @@ func (t *turn) storeSpilled() (bool, error) {
 	if len(list) == 0 {
 		return false, nil
 	}
+	fail("spill.before")
 	r := newRows()
 	r.set(key('x'), list)
-	for id, data := range t.spill {
-		if r.size > turnBytes-len(data) {
+	for ; len(list) > 0; list = list[32:] { // in the order of the list, so that a run can be repeated
+		id := record.ID(list[:32])
+		if r.size > turnBytes-len(t.spill[id]) {
 			if err := t.s.kv.Commit(r); err != nil {
 				return false, err
 			}
+			fail("spill.between")
 			r = newRows()
 		}
-		r.set(entryKey(id), data)
+		r.set(entryKey(id), t.spill[id])
 	}
-	return true, t.s.kv.Commit(r)
+	if err := t.s.kv.Commit(r); err != nil {
+		return false, err
+	}
+	fail("spill.after")
+	return true, nil
 }
 
 // tell is step 5: only now is anybody told.
@@ -145,9 +163,11 @@ func (t *turn) tell(done ended) {
 	t.dag.seal()
 	s.dag.Store(t.dag)
 	s.publishStats()
+	fail("turn.before-acknowledge")
 	for _, l := range t.local {
 		l.req.done <- writeResult{version: l.version}
 	}
+	fail("turn.after-acknowledge")
 	for _, r := range done.ingests {
 		r.finish(nil)
 	}
@@ -156,6 +176,7 @@ func (t *turn) tell(done ended) {
 	}
 	if len(t.out) > 0 && s.onCommit != nil {
 		s.onCommit(t.out)
+		fail("turn.after-publish")
 	}
 	if len(t.feed) > 0 {
 		s.ring()

@@ -56,7 +56,9 @@ func (w *wants) update(key record.Tag, slots []*slot, r *rows) {
 		o := kept[s.version]
 		if o == nil {
 			o = &want{Want: record.Want{PathKey: key, Version: s.version, Entry: s.entry}, tags: s.tags, author: s.author}
-			r.set(wantKey(key, s.version), nil)
+			if !planted("forget-wants") {
+				r.set(wantKey(key, s.version), nil)
+			}
 			w.bell = true
 		}
 		delete(kept, s.version)
