@@ -64,6 +64,13 @@ type offsetClock struct {
 	offset time.Duration
 }
 
+// setOffset lets the wall clock of one store jump.
+func (c *offsetClock) setOffset(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.offset = d
+}
+
 func (c *offsetClock) Now() (time.Time, time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -237,7 +237,7 @@ func (h *history) run(steps int) {
 			h.nodes[i] = h.start(nd.name, disk)
 			h.nodes[i].settle()
 		default:
-			h.nodes[i].clock.offset = time.Duration(h.rand.IntN(4000)-2000) * time.Millisecond
+			h.nodes[i].clock.setOffset(time.Duration(h.rand.IntN(4000)-2000) * time.Millisecond)
 		}
 		h.check()
 	}
@@ -246,7 +246,7 @@ func (h *history) run(steps int) {
 func (h *history) heal() {
 	for _, nd := range h.nodes {
 		nd.apply(h.policy)
-		nd.clock.offset = 0
+		nd.clock.setOffset(0)
 	}
 	h.clock.advance(10 * time.Second) // past all back-offs
 	for range 3 {

@@ -114,7 +114,7 @@ func TestG2_ConvergenceWhateverTheOrder(t *testing.T) {
 				}
 			case 3:
 				n.clock.advance(time.Duration(n.rand.IntN(100)) * time.Millisecond)
-				x.clock.offset = time.Duration(n.rand.IntN(2000)-1000) * time.Millisecond
+				x.clock.setOffset(time.Duration(n.rand.IntN(2000)-1000) * time.Millisecond)
 			}
 		}
 		meet(nodes...)
@@ -168,7 +168,7 @@ func TestG3_LastWriteWinsByClockNotByHeight(t *testing.T) {
 
 func TestG3_PutAfterSeeingWins(t *testing.T) {
 	_, a, b, c := three(t, 1)
-	a.clock.offset = 9 * time.Minute // a is ahead
+	a.clock.setOffset(9 * time.Minute) // a is ahead
 	a.put("/p", "from the future")
 	b.pull(a)
 	b.put("/p", "after seeing it")
@@ -181,7 +181,7 @@ func TestG3_PutAfterSeeingWins(t *testing.T) {
 func TestFarFutureWriteIsShownWhenDue(t *testing.T) {
 	n, a, b, _ := three(t, 1)
 	b.put("/p", "now")
-	a.clock.offset = time.Hour
+	a.clock.setOffset(time.Hour)
 	a.put("/p", "in an hour")
 	b.pull(a)
 	if got := b.get("/p"); got != "now" {
@@ -488,7 +488,7 @@ func TestClockNeverGoesBack(t *testing.T) {
 	a := n.start("a", nil)
 	a.apply(n.openPolicy())
 	v1 := a.put("/p", "1")
-	a.clock.offset = -time.Hour
+	a.clock.setOffset(-time.Hour)
 	v2 := a.put("/q", "2")
 	if v2.HLC < v1.HLC {
 		t.Fatalf("the clock went back: %s after %s", v2.HLC, v1.HLC)
