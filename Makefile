@@ -4,6 +4,7 @@ GO       ?= go
 FUZZTIME ?= 10m
 BENCH    ?= .
 SEEDS    ?= 10000
+ROUNDS   ?= 40
 TESTFLAGS ?=
 PREFIX   ?= /usr/local
 
@@ -42,8 +43,10 @@ lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up 
 fuzz: ## every fuzz target for FUZZTIME (10m)
 	@test/fuzz.sh $(FUZZTIME)
 
-chaos: ## SEEDS (10000) seeds of the simulation of stores
+chaos: ## SEEDS (10000) simulated histories, partitions in virtual time, ROUNDS (40) of faults for real processes (root)
 	$(GO) test -timeout 0 -run '^TestSimulation$$' -v -seeds=$(SEEDS) ./crdtstore
+	$(GO) test -timeout 0 -v -schedules=300 -agents=100 ./test/virtual
+	$(GO) test -timeout 0 -v -rounds=$(ROUNDS) ./test/chaos
 
 bench: ## every benchmark matching BENCH (all)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
