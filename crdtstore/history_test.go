@@ -268,7 +268,7 @@ func TestG2_G3_G4_RandomHistories(t *testing.T) {
 	if *historySeed != 0 {
 		first, count = *historySeed, 1
 	}
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		count = min(count, 10)
 	}
 	for seed := first; seed < first+count; seed++ {
