@@ -322,7 +322,7 @@ func (r *running) serveFront(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(ctx, r.socket, s.socketHandler(), a.log) })
 	if r.http != nil {
-		group.Go(func() error { return serve(ctx, r.http, s.plainHandler(), a.log) })
+		group.Go(func() error { return serve(ctx, r.http, s.plainHandler(false), a.log) })
 	}
 	group.Go(func() error { return r.mirrors.run(ctx) })
 	clock := clockGuard{peers: ownNetwork{r.node}.Peers, alarms: a.alarms, refuse: r.store.RefuseWrites}
@@ -353,6 +353,7 @@ func (r *running) newServer(ctx context.Context) *server {
 			ready: a.ready.Load, store: own, peers: ownNetwork{r.node}, mirrors: r.mirrors, alarms: a.alarms, parsePolicy: parsePolicy,
 		},
 	}
+	s.page = newStatusPage(s.service, c.API.Socket, ctx)
 	r.metrics.registry.MustRegister(collector{s.service})
 	return s
 }

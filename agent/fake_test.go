@@ -343,6 +343,7 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 	for _, c := range change {
 		c(s)
 	}
+	s.page = newStatusPage(s.service, "/run/s", ctx)
 	s.metrics.registry.MustRegister(collector{s.service})
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := listenSocket(APIConfig{Socket: socket, SocketMode: 0o660})

@@ -37,6 +37,7 @@ type server struct {
 	metrics *metrics
 	service *service
 	kv      *kv
+	page    *statusPage
 
 	timeout  time.Duration // of requests that are no streams
 	requests chan struct{} // as many tokens as requests may be served at once
@@ -59,7 +60,7 @@ func (s *server) socketHandler() http.Handler {
 	routes[path] = handler
 	path, handler = apiv1connect.NewPolicyHandler(s.service, options...)
 	routes[path] = handler
-	plain := s.plainHandler()
+	plain := s.plainHandler(true)
 	// No http.ServeMux: it answers unclean paths with a redirect to another one.
 	return s.limited(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == rawPrefix || strings.HasPrefix(r.URL.Path, rawPrefix+"/") {
@@ -80,8 +81,10 @@ func (s *server) socketHandler() http.Handler {
 	}))
 }
 
-// plainHandler serves what is open to everyone on this host: nothing of the store's content.
-func (s *server) plainHandler() http.Handler {
+// plainHandler serves what is open to everyone on this host: nothing of the store's content. Full: the caller came by
+// the socket, and may see names of paths on the status page.
+func (s *server) plainHandler(full bool) http.Handler {
+	statusPage := s.page.handler(full)
 	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -90,6 +93,8 @@ func (s *server) plainHandler() http.Handler {
 			return
 		}
 		switch r.URL.Path {
+		case "/", "/events":
+			statusPage(w, r)
 		case "/healthz":
 			_, _ = w.Write([]byte("ok\n"))
 		case "/readyz":

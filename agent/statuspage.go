@@ -1,0 +1,226 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	runtimemetrics "runtime/metrics"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/agent/page"
+	"syncagent/crdtstore"
+	"syncagent/crdtstore/record"
+)
+
+const (
+	pageInterval  = time.Second      // between two looks at what changed
+	pageViewers   = 16               // live ones; more see the page and reload it
+	prefixesEvery = 30 * time.Second // counting goes over all entries
+	maxPrefixes   = 100
+)
+
+// statusPage serves "/" and "/events".
+type statusPage struct {
+	service *service
+	socket  string          // path of the API's socket, to be told
+	stop    context.Context //nolint:containedctx // ends all streams when the agent stops; it is no request's context
+	viewers chan struct{}
+
+	mu       sync.Mutex
+	prefixes []page.Prefix
+	counted  time.Time
+}
+
+func newStatusPage(s *service, socket string, stop context.Context) *statusPage {
+	return &statusPage{service: s, socket: socket, stop: stop, viewers: make(chan struct{}, pageViewers)}
+}
+
+// handler answers with the page. Full: who asks may see names of paths, because it could list them.
+func (p *statusPage) handler(full bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !localHost(r.Host) {
+			http.Error(w, "open this page by an address or as localhost", http.StatusMisdirectedRequest)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Security-Policy", page.Policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		if r.URL.Path == "/events" {
+			p.events(w, r, full)
+			return
+		}
+		html, err := page.Page(p.view(full))
+		if err != nil {
+			http.Error(w, "the page cannot be shown", http.StatusInternalServerError)
+			return
+		}
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = w.Write(html) // the caller may have left; there is nobody to tell
+	}
+}
+
+// localHost refuses names in the Host header: a page of somebody else could make its own name point here, and read
+// what is shown (DNS rebinding).
+func localHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || host == "localhost" || host == "agent" // the last is what curl examples name
+}
+
+// events streams the sections that changed, as server-sent events.
+func (p *statusPage) events(w http.ResponseWriter, r *http.Request, full bool) {
+	select {
+	case p.viewers <- struct{}{}:
+		defer func() { <-p.viewers }()
+	default:
+		http.Error(w, "too many viewers", http.StatusServiceUnavailable)
+		return
+	}
+	clearReadDeadline(r.Context())
+	w.Header().Set("Content-Type", "text/event-stream")
+	ticker := time.NewTicker(pageInterval)
+	defer ticker.Stop()
+	sent := map[string][]byte{}
+	for quiet := 0; ; quiet++ {
+		changed, err := p.changed(sent, full)
+		if err != nil {
+			return
+		}
+		text := ""
+		switch {
+		case len(changed) > 0:
+			data, _ := json.Marshal(changed) // strings always encode
+			text, quiet = "data: "+string(data)+"\n\n", 0
+		case quiet*int(pageInterval) >= int(signOfLife):
+			text, quiet = ":\n\n", 0
+		}
+		if text != "" && !flushText(w, text) {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-p.stop.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func flushText(w http.ResponseWriter, text string) bool {
+	c := http.NewResponseController(w)
+	_ = c.SetWriteDeadline(time.Now().Add(sendTimeout)) // not every writer can; then other limits hold
+	_, err := io.WriteString(w, text)
+	return err == nil && c.Flush() == nil
+}
+
+// changed renders what differs from what was sent, and notes it there.
+func (p *statusPage) changed(sent map[string][]byte, full bool) (map[string]string, error) {
+	v, out := p.view(full), map[string]string{}
+	for _, name := range page.Sections {
+		html, err := page.Section(name, v)
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Equal(html, sent[name]) {
+			sent[name], out[name] = html, string(html)
+		}
+	}
+	return out, nil
+}
+
+// view puts the agent's state into words.
+func (p *statusPage) view(full bool) page.View {
+	r, err := p.service.Status(context.Background(), connect.NewRequest(&apiv1.StatusRequest{}))
+	if err != nil {
+		return page.View{Name: p.service.name, State: "broken", Level: "bad", Explanation: err.Error()}
+	}
+	v := pageView(r.Msg, full)
+	v.Socket, v.Since, v.Memory = p.socket, clockTime(p.service.started), byteCount(memoryInUse())
+	v.Now = clockTime(time.Now())
+	if full {
+		v.Prefixes = p.countPrefixes()
+	}
+	return v
+}
+
+// countPrefixes counts the entries below each first segment, at most every prefixesEvery.
+func (p *statusPage) countPrefixes() []page.Prefix {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.counted.IsZero() && time.Since(p.counted) < prefixesEvery {
+		return p.prefixes
+	}
+	snap, err := p.service.store.Snapshot()
+	if err != nil {
+		return p.prefixes // the agent stops
+	}
+	defer snap.Close()
+	var list []page.Prefix
+	rest := int64(0)
+	err = snap.List("/", false, func(i crdtstore.Item) error {
+		first := firstSegment(i.Path)
+		switch n := len(list); {
+		case record.Reserved(i.Path):
+		case n > 0 && list[n-1].Prefix == first:
+			list[n-1].Count++
+		case n == maxPrefixes:
+			rest++
+		default:
+			list = append(list, page.Prefix{Prefix: first, Count: 1})
+		}
+		return nil
+	})
+	if err != nil {
+		return p.prefixes // there is an alarm
+	}
+	if rest > 0 {
+		list = append(list, page.Prefix{Prefix: "others", Count: rest})
+	}
+	p.prefixes, p.counted = list, time.Now()
+	return list
+}
+
+func firstSegment(path string) string {
+	if i := strings.IndexByte(path[1:], '/'); i >= 0 {
+		return path[:i+1]
+	}
+	return path
+}
+
+// memoryInUse is what the process holds, as the runtime counts it.
+func memoryInUse() uint64 {
+	samples := []runtimemetrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	runtimemetrics.Read(samples)
+	return (samples[0].Value.Uint64() - samples[1].Value.Uint64()) >> 20 << 20 // whole MiB: it need not flicker
+}
+
+func clockTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// byteCount writes a size for people.
+func byteCount(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, u := float64(n)/1024, 0
+	for ; f >= 1024 && u < len(units)-1; u++ {
+		f /= 1024
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[u])
+}
