@@ -682,7 +682,7 @@ func TestPlainHandler(t *testing.T) {
 		return response.StatusCode, b.String()
 	}
 	for path, want := range map[string]int{
-		"/healthz": 200, "/readyz": 200, "/metrics": 200, "/": 404, "/v1/kv/hush/name": 404, "/syncagent.v1.KV/Get": 404,
+		"/healthz": 200, "/readyz": 200, "/metrics": 200, "/": 200, "/index.html": 404, "/v1/kv/hush/name": 404, "/syncagent.v1.KV/Get": 404,
 		"/debug/pprof/": 404, "/healthz/../v1/kv/hush/name": 404,
 	} {
 		if code, body := fetch("GET", path); code != want || strings.Contains(body, "hush") {

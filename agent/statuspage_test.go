@@ -269,7 +269,7 @@ func (*sampleNetwork) Peers() []*apiv1.Peer {
 	}
 }
 
-type sampleMirrors struct{}
+type sampleMirrors struct{ noMirrors }
 
 func (sampleMirrors) Status() ([]*apiv1.Mirror, []*apiv1.Trigger) {
 	exit := int32(1)
