@@ -103,6 +103,7 @@ func (s *Store) start() error {
 		return err
 	}
 	fail("start.after-sync")
+	s.committed.Store(s.counters.feed)
 	s.publishStats()
 	return nil
 }
@@ -249,6 +250,7 @@ func (s *Store) loadHeads(v view, d *dagState) error {
 
 // loadWaiting reads unready writes and wants.
 func (s *Store) loadWaiting(v view) error {
+	var waiting []*unreadyWrite
 	err := v.Scan([]byte{'u'}, nil, false, func(k, value []byte) (bool, error) {
 		if len(k) != 33 {
 			return false, fmt.Errorf("%w: row of an unready write", ErrCorrupt)
@@ -260,12 +262,14 @@ func (s *Store) loadWaiting(v view) error {
 		if !planted("forget-unready") {
 			s.rememberUnready(u)
 		}
+		waiting = append(waiting, u)
 		return true, nil
 	})
 	if err != nil {
 		return err
 	}
-	return v.Scan([]byte{'n'}, nil, true, func(k, _ []byte) (bool, error) { // descending: highest version first
+	wanted := make(map[record.ID]bool)
+	err = v.Scan([]byte{'n'}, nil, true, func(k, _ []byte) (bool, error) { // descending: highest version first
 		path, version, ok := parseSlotKey(k)
 		if !ok {
 			return false, fmt.Errorf("%w: want row", ErrCorrupt)
@@ -279,8 +283,15 @@ func (s *Store) loadWaiting(v view) error {
 			return false, err
 		}
 		s.wants.load(path, sl)
+		wanted[version.Write] = true
 		return true, nil
 	})
+	for _, u := range waiting {
+		if !wanted[u.id] { // it was ready, but postponed, when the agent stopped
+			s.postponed = append(s.postponed, u.paths...)
+		}
+	}
+	return err
 }
 
 // dropSpilled removes entries that were stored ahead of a turn which was never committed.

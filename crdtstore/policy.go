@@ -131,6 +131,7 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 		all = []*acl.Signed{in}
 	}
 	s.force.Store(&inForce{acl.Compile(s.network, in, all), c.generation})
+	s.committed.Store(c.feed)
 	s.publishStats()
 	s.ring()
 	if in == nil {

@@ -1,7 +1,6 @@
 package crdtstore
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -122,7 +121,7 @@ func (t *turn) storeSpilled() (bool, error) {
 		return false, nil
 	}
 	var list []byte
-	for _, id := range slices.SortedFunc(maps.Keys(t.spill), func(a, b record.ID) int { return bytes.Compare(a[:], b[:]) }) {
+	for _, id := range slices.SortedFunc(maps.Keys(t.spill), compareIDs) {
 		_, held, err := t.view.Get(entryKey(id))
 		if err != nil {
 			return false, err
@@ -178,6 +177,7 @@ func (t *turn) tell(done ended) {
 		s.onCommit(t.out)
 		fail("turn.after-publish")
 	}
+	s.committed.Store(s.counters.feed)
 	if len(t.feed) > 0 {
 		s.ring()
 	}

@@ -105,6 +105,9 @@ type Store struct {
 	time       int64 // agent time, Unix milliseconds
 	mono       time.Duration
 	clockFault atomic.Pointer[string]
+	committed  atomic.Uint64 // last number of the change feed that is committed
+	syncMu     sync.Mutex
+	synced     uint64 // and that is known to be synced
 	bellMu     sync.Mutex
 	bells      map[chan struct{}]struct{}
 }
@@ -191,6 +194,7 @@ func (s *Store) tryOpen(dir string) error {
 func (s *Store) forget() {
 	s.engine, s.kv, s.texts, s.counters, s.wake = nil, nil, nil, counters{}, 0
 	s.unready, s.unreadyAt = make(map[record.ID]*unreadyWrite), make(map[record.Tag]map[record.ID]bool)
+	s.postponed = nil
 	s.wants = newWants()
 	s.force.Store(nil)
 }
@@ -331,9 +335,21 @@ func await[T any](ctx context.Context, s *Store, done <-chan T) (v T, err error)
 	}
 }
 
-// Sync makes everything that reads can see survive a power cut. Local writes are synced before they are acknowledged;
-// who carries foreign ones further, to a file say, calls this first.
-func (s *Store) Sync() error { return s.kv.Sync() }
+// durable makes sure that a row of the change feed, and all before it, survive a power cut. Many watches that ask at
+// once share one sync.
+func (s *Store) durable(number uint64) error {
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
+	if s.synced >= number {
+		return nil
+	}
+	committed := s.committed.Load()
+	if err := s.kv.Sync(); err != nil {
+		return err
+	}
+	s.synced = committed
+	return nil
+}
 
 // RefuseWrites makes local writes fail with an error that wraps ErrClock, for as long as reason is not empty: a wrong
 // clock would put them behind, or far ahead of, everybody else's.

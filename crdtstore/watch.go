@@ -37,7 +37,8 @@ func (s *Store) parseCursor(text string) (number, run uint64, mine bool, err err
 // Watch tells fn of every change below the prefixes until ctx ends or fn fails. First the present state, then
 // EventSynced, then changes; with Since only the changes after it, or EventReset and the present state if that is no
 // longer possible. The events of one write come together, all but the last with More. Between two events of a path
-// intermediate versions may be left out; the last is always told. Fn is called by one goroutine; a slow one delays
+// intermediate versions may be left out; the last is always told. What is told as a change survives a power cut: it may
+// be carried on, to a file say. Fn is called by one goroutine; a slow one delays
 // nobody else.
 func (s *Store) Watch(ctx context.Context, o WatchOptions, fn func(Event) error) error {
 	bell, cancel := s.bell()
@@ -140,6 +141,11 @@ func (w *watch) next(ctx context.Context) (bool, error) {
 	}
 	if lost {
 		return true, w.present(ctx, true)
+	}
+	if len(events) > 0 {
+		if err := w.s.durable(w.number); err != nil {
+			return false, err
+		}
 	}
 	for _, e := range events {
 		if err := w.fn(e); err != nil {
