@@ -111,6 +111,7 @@ func (t *turn) commit() error {
 		}
 		fail("turn.after-sync")
 		s.unsynced, s.lastSync = false, mono
+		s.noteSynced(s.counters.feed)
 	}
 	return nil
 }

@@ -107,7 +107,7 @@ type Store struct {
 	clockFault atomic.Pointer[string]
 	committed  atomic.Uint64 // last number of the change feed that is committed
 	syncMu     sync.Mutex
-	synced     uint64 // and that is known to be synced
+	synced     atomic.Uint64 // and that is known to be synced
 	bellMu     sync.Mutex
 	bells      map[chan struct{}]struct{}
 }
@@ -338,17 +338,26 @@ func await[T any](ctx context.Context, s *Store, done <-chan T) (v T, err error)
 // durable makes sure that a row of the change feed, and all before it, survive a power cut. Many watches that ask at
 // once share one sync.
 func (s *Store) durable(number uint64) error {
-	s.syncMu.Lock()
-	defer s.syncMu.Unlock()
-	if s.synced >= number {
+	if s.synced.Load() >= number {
 		return nil
 	}
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
 	committed := s.committed.Load()
+	if s.synced.Load() >= number {
+		return nil
+	}
 	if err := s.kv.Sync(); err != nil {
 		return err
 	}
-	s.synced = committed
+	s.noteSynced(committed)
 	return nil
+}
+
+// noteSynced raises the number up to which the change feed is known to be synced.
+func (s *Store) noteSynced(number uint64) {
+	for old := s.synced.Load(); old < number && !s.synced.CompareAndSwap(old, number); old = s.synced.Load() {
+	}
 }
 
 // RefuseWrites makes local writes fail with an error that wraps ErrClock, for as long as reason is not empty: a wrong
