@@ -16,8 +16,8 @@ func (t *turn) due() error {
 			return err
 		}
 	}
-	postponed := s.postponed
-	s.postponed = nil
+	postponed := s.postponed[:min(len(s.postponed), turnPaths)]
+	s.postponed = s.postponed[len(postponed):]
 	for _, key := range postponed {
 		p, err := t.path(key, false)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"syncagent/crdtstore/record"
@@ -60,7 +61,8 @@ func (t *turn) settle() error {
 			}
 		}
 		changed := false
-		for id, u := range candidates {
+		for _, id := range slices.SortedFunc(maps.Keys(candidates), compareIDs) {
+			u := candidates[id]
 			ready, err := t.settled(u, rules)
 			if err != nil {
 				return err
@@ -87,6 +89,10 @@ func (t *turn) settle() error {
 					return err
 				}
 				p.dirty = true
+				// At once: looking at the next candidate may find the path's verdict before this loop comes to it again.
+				for below := range t.s.unreadyAt[key] {
+					candidates[below] = t.s.unready[below]
+				}
 			}
 		}
 		if !changed {
@@ -94,6 +100,8 @@ func (t *turn) settle() error {
 		}
 	}
 }
+
+func compareIDs(a, b record.ID) int { return bytes.Compare(a[:], b[:]) }
 
 // showCost estimates the rows that showing all of a write makes: view, feed, slots.
 func (t *turn) showCost(u *unreadyWrite) (int, error) {

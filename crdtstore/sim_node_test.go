@@ -136,7 +136,7 @@ func (n *simNode) drive() {
 			return
 		}
 		n.check()
-		if s.queue.empty() && s.counters.judged == s.counters.generation && (s.wake == 0 || s.wake > s.tick()) {
+		if !s.busy() && (s.wake == 0 || s.wake > s.tick()) {
 			break
 		}
 		if turns > 2000 {
