@@ -18,23 +18,25 @@ import (
 // MirrorConfig is one directory that is kept equal to a prefix. What is zero or empty has the default that is named in
 // configs/syncagent.yaml.
 type MirrorConfig struct {
-	Name        string         `yaml:"name"`
-	Prefix      string         `yaml:"prefix"`
-	Dir         string         `yaml:"dir"`
-	Mode        string         `yaml:"mode"`
-	FileMode    FileMode       `yaml:"file_mode"`
-	Owner       string         `yaml:"owner"`
-	Group       string         `yaml:"group"`
-	Include     []string       `yaml:"include"`
-	Exclude     []string       `yaml:"exclude"`
-	Drift       string         `yaml:"drift"`
-	MaxDelete   Share          `yaml:"max_delete"`
-	Check       []string       `yaml:"check"`
-	OnChange    []string       `yaml:"on_change"`
-	Rollback    bool           `yaml:"rollback"`
-	Timeout     Duration       `yaml:"timeout"`
-	Debounce    DebounceConfig `yaml:"debounce"`
-	TriggersDir string         `yaml:"triggers_dir"`
+	Name         string         `yaml:"name"`
+	Prefix       string         `yaml:"prefix"`
+	Dir          string         `yaml:"dir"`
+	Mode         string         `yaml:"mode"`
+	FileMode     FileMode       `yaml:"file_mode"`
+	PreserveMode bool           `yaml:"preserve_mode"`
+	ConflictCopy bool           `yaml:"conflict_copy"`
+	Owner        string         `yaml:"owner"`
+	Group        string         `yaml:"group"`
+	Include      []string       `yaml:"include"`
+	Exclude      []string       `yaml:"exclude"`
+	Drift        string         `yaml:"drift"`
+	MaxDelete    Share          `yaml:"max_delete"`
+	Check        []string       `yaml:"check"`
+	OnChange     []string       `yaml:"on_change"`
+	Rollback     bool           `yaml:"rollback"`
+	Timeout      Duration       `yaml:"timeout"`
+	Debounce     DebounceConfig `yaml:"debounce"`
+	TriggersDir  string         `yaml:"triggers_dir"`
 }
 
 // DebounceConfig delays commands: they start when nothing changed for Min, but at the latest Max after the first change.
@@ -161,7 +163,8 @@ func (m *MirrorConfig) title() string {
 
 // checkRules looks at what the mirror does, wherever it lies.
 func (m *MirrorConfig) checkRules(k *check, key string) {
-	k.oneOf(key+".mode", m.Mode, "pull")
+	k.oneOf(key+".mode", m.Mode, string(mirror.ModePull), string(mirror.ModePush), string(mirror.ModeBoth))
+	m.checkMode(k, key)
 	if m.Drift != "" {
 		k.oneOf(key+".drift", m.Drift, string(mirror.DriftRestore), string(mirror.DriftKeep), string(mirror.DriftReport))
 	}
@@ -182,6 +185,25 @@ func (m *MirrorConfig) checkRules(k *check, key string) {
 	checkCommand(k, key+".on_change", m.OnChange)
 	checkTimeout(k, key+".timeout", m.Timeout)
 	m.Debounce.check(k, key+".debounce")
+}
+
+// checkMode finds keys that say nothing in the mirror's mode.
+func (m *MirrorConfig) checkMode(k *check, key string) {
+	for _, c := range []struct {
+		name   string
+		set    bool
+		wanted []mirror.Mode
+	}{
+		{"preserve_mode", m.PreserveMode, []mirror.Mode{mirror.ModePush, mirror.ModeBoth}},
+		{"conflict_copy", m.ConflictCopy, []mirror.Mode{mirror.ModeBoth}},
+		{"drift", m.Drift != "", []mirror.Mode{mirror.ModePull, mirror.ModePush}},
+		{"check", len(m.Check) > 0, []mirror.Mode{mirror.ModePull, mirror.ModeBoth}},
+		{"on_change", len(m.OnChange) > 0, []mirror.Mode{mirror.ModePull, mirror.ModeBoth}},
+	} {
+		if c.set && !slices.Contains(c.wanted, mirror.Mode(m.Mode)) {
+			k.add(key+"."+c.name, "has no meaning in mode %s", m.Mode)
+		}
+	}
 }
 
 func checkCommand(k *check, key string, args []string) {

@@ -48,7 +48,7 @@ mirrors:
   - prefix: certs
     dir: /etc/ssl
     evry: 5s
-  - {prefix: /certs, dir: /etc/ssl/sub, mode: push}
+  - {prefix: /certs, dir: /etc/ssl/sub, mode: pushy}
   - prefix: /nowhere
 store:
   history: 1d
@@ -71,7 +71,7 @@ bootstrap: ["db1:99999"]
 		`[10:13] mirrors[0].prefix: bad path "certs": it must begin with /`,
 		`[12:5] unknown field "evry"`,
 		`mirrors[1].dir: /etc/ssl/sub overlaps mirrors[0].dir`,
-		`mirrors[1].mode: want pull, not "push"`,
+		`mirrors[1].mode: want pull or push or both, not "pushy"`,
 		`mirrors[2].dir: missing`,
 		`[16:12] store.history: 1d is too short; the least is 7d`,
 		`[17:13] store.min_free: want a size`,

@@ -92,7 +92,10 @@ func newMirror(mc *MirrorConfig, c *Config, configured []trigger.Spec, s store, 
 		Prefix: mc.Prefix, Dir: mc.Dir, StateDir: filepath.Join(c.DataDir, "mirrors"),
 		FileMode: fs.FileMode(mc.FileMode), Owner: mc.Owner, Group: mc.Group, Include: mc.Include, Exclude: mc.Exclude,
 		Drift: mirror.Drift(mc.Drift), MaxDelete: float64(mc.MaxDelete), Check: mc.Check, Timeout: time.Duration(mc.Timeout),
-		Triggers: one.triggers, Log: log,
+		Mode: mirror.Mode(mc.Mode), PreserveMode: mc.PreserveMode, Triggers: one.triggers, Log: log,
+	}
+	if mc.ConflictCopy {
+		o.ConflictCopy = c.AgentName()
 	}
 	if mc.Rollback {
 		o.Trial = mc.OnChange
@@ -284,5 +287,5 @@ func (s storeSource) Watch(ctx context.Context, prefix, cursor string, fn func(m
 }
 
 func fileOf(i *crdtstore.Item) mirror.File {
-	return mirror.File{Path: i.Path, Version: i.Version, Mode: i.Mode, Size: i.Size}
+	return mirror.File{Path: i.Path, Version: i.Version, Mode: i.Mode, Size: i.Size, Expires: i.Expires}
 }

@@ -23,6 +23,10 @@ DIR/web/tls.key. A file always has the full content of one version; only files t
 mirror wrote are ever removed; local edits of them are undone, unless --drift says keep
 (until the store changes) or report.
 
+With --mode push PREFIX follows DIR instead: new and changed files are put, in atomic
+writes, and paths that this mirror put are deleted when their files go. With both, each
+follows the other; of two edits the later one wins, the other stays in the history.
+
 Runs until interrupted. With --once it makes DIR equal to PREFIX and ends: exit code 0
 when it is, 6 when more than half of the files (and more than 20) would have been
 removed, 8 when some paths cannot be files here. --dry-run prints what --once would do,
@@ -48,7 +52,8 @@ type mirrorFlags struct {
 	mode, triggersDir, fileMode, owner, group string
 	stateDir                                  string
 	maxDelete                                 float64
-	dryRun, rollback                          bool
+	dryRun, rollback, preserveMode            bool
+	conflictCopy                              bool
 	include, exclude                          []string
 	drift, check, onChange                    string
 	timeout                                   time.Duration
@@ -73,7 +78,9 @@ func (c *cli) mirrorCmd() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&f.once, "once", false, "make DIR equal to PREFIX and end")
-	fl.StringVar(&f.mode, "mode", "pull", "`pull`: DIR follows PREFIX")
+	fl.StringVar(&f.mode, "mode", "pull", "`pull`: DIR follows PREFIX, push: PREFIX follows DIR, or both")
+	fl.BoolVar(&f.preserveMode, "preserve-mode", false, "with push and both: put the permission bits of files, too")
+	fl.BoolVar(&f.conflictCopy, "conflict-copy", false, "with both: keep a local edit that loses as a file of its own, too")
 	fl.StringVar(&f.triggersDir, "triggers-dir", "", "`DIR` of JSON files: what to run after a change")
 	fl.StringVar(&f.fileMode, "file-mode", "", "permission bits `0644` of files whose entry has none")
 	fl.StringVar(&f.owner, "owner", "", "`USER` that the files belong to")
@@ -82,13 +89,13 @@ func (c *cli) mirrorCmd() *cobra.Command {
 	fl.BoolVarP(&f.dryRun, "dry-run", "n", false, "print what --once would do, change nothing")
 	fl.StringArrayVar(&f.include, "include", nil, "mirror only what matches `PATTERN`; may be repeated")
 	fl.StringArrayVar(&f.exclude, "exclude", nil, "leave out what matches `PATTERN`; may be repeated")
-	fl.StringVar(&f.drift, "drift", "restore", "what becomes of local changes: `restore`, keep or report")
+	fl.StringVar(&f.drift, "drift", "", "what becomes of local changes: `restore` (default), keep or report")
 	fl.StringVar(&f.check, "check", "", "shell `COMMAND` that looks at a change before it goes live")
 	fl.StringVar(&f.onChange, "on-change", "", "shell `COMMAND` that runs after a change")
 	fl.BoolVar(&f.rollback, "rollback", false, "bring the old files back if --on-change fails")
 	fl.DurationVar(&f.timeout, "command-timeout", trigger.DefaultTimeout, "how long --check and --on-change may take")
 	fl.StringVar(&f.stateDir, "state-dir", "", "`DIR` for the mirror's journal (default: $XDG_STATE_HOME/syncagent)")
-	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"pull"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"pull", "push", "both"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("drift", cobra.FixedCompletions([]string{"restore", "keep", "report"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.AddCommand(c.mirrorConfirmCmd())
 	return cmd
@@ -203,9 +210,6 @@ are held at this moment. NAME is the mirror's name, or its prefix if it has none
 
 // options checks the flags.
 func (f *mirrorFlags) options(prefix, dir string) (o mirror.Options, err error) {
-	if f.mode != "pull" {
-		return o, usagef("mode %q: this version knows pull", f.mode)
-	}
 	if f.maxDelete <= 0 {
 		return o, usagef("--max-delete %g: want a part above 0, 1 for all", f.maxDelete)
 	}
@@ -228,7 +232,18 @@ func (f *mirrorFlags) options(prefix, dir string) (o mirror.Options, err error) 
 	}
 	o = mirror.Options{
 		Prefix: prefix, Dir: dir, StateDir: state, Owner: f.owner, Group: f.group, MaxDelete: f.maxDelete,
-		Include: f.include, Exclude: f.exclude, Drift: mirror.Drift(f.drift), Timeout: f.timeout,
+		Mode: mirror.Mode(f.mode), PreserveMode: f.preserveMode, Include: f.include, Exclude: f.exclude, Drift: mirror.Drift(f.drift), Timeout: f.timeout,
+	}
+	if f.mode == "pull" && (f.preserveMode || f.conflictCopy) {
+		return o, usagef("--preserve-mode and --conflict-copy say nothing with --mode pull")
+	}
+	if f.mode == "push" && (f.check != "" || f.onChange != "" || f.conflictCopy) {
+		return o, usagef("--check, --on-change and --conflict-copy say nothing with --mode push: no file here changes")
+	}
+	if f.conflictCopy {
+		if o.ConflictCopy, err = os.Hostname(); err != nil {
+			return o, fmt.Errorf("name conflict copies: %w", err)
+		}
 	}
 	if f.check != "" {
 		o.Check = []string{"/bin/sh", "-c", f.check}

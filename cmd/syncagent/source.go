@@ -115,6 +115,9 @@ func changeOf(e *apiv1.Event) (c mirror.Change, ok bool, err error) {
 // fileOf translates an entry. What went because the policy changed has no version.
 func fileOf(e *apiv1.Entry) (f mirror.File, err error) {
 	f = mirror.File{Path: e.GetPath(), Mode: uint16(e.GetMode() & record.MaxMode), Size: e.GetSize()}
+	if e.GetExpires() != nil {
+		f.Expires = e.GetExpires().AsTime()
+	}
 	if e.GetVersion() == "" {
 		return f, nil
 	}

@@ -59,7 +59,15 @@ type Options struct {
 	MaxDelete float64
 	// Include and Exclude choose paths by patterns, see CheckPattern. What is left out is neither written nor removed.
 	Include, Exclude []string
-	Drift            Drift // what becomes of local changes; empty means DriftRestore
+	// Drift says what becomes of local changes in ModePull, and of changes by others in ModePush. Empty means DriftRestore
+	// in the first and DriftReport in the second.
+	Drift Drift
+	Mode  Mode // empty means ModePull; for others the source must be a Sink
+	// PreserveMode makes the permission bits of files part of what is put.
+	PreserveMode bool
+	// ConflictCopy is, if not empty, what this host calls itself: in ModeBoth a local edit that loses is put beside its
+	// path, under a name with it and the time, and not only kept in the history.
+	ConflictCopy string
 	// Check is a program and its arguments that looks at changes before they go live, in a directory of its own that
 	// holds all files as they would be. If it fails the old files stay, and it is tried again later.
 	Check []string
@@ -84,6 +92,8 @@ const (
 // Mirror keeps one directory. Run and Once must not run at the same time; Status may be called at any time.
 type Mirror struct {
 	src          Source
+	sink         Sink          // nil in ModePull
+	settle       time.Duration // a file that is younger may still be written
 	o            Options
 	owner, group int
 	journalPath  string
@@ -146,9 +156,22 @@ func New(src Source, o Options) (*Mirror, error) {
 	if o.MaxDelete < 0 {
 		return nil, fmt.Errorf("mirror %s: max_delete is negative", o.Dir)
 	}
-	m := &Mirror{src: src, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1), rejected: map[string]string{}}
+	m := &Mirror{src: src, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1), settle: settleTime, rejected: map[string]string{}}
 	if m.filter, err = newFilter(o.Include, o.Exclude); err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", o.Dir, err)
+	}
+	switch m.o.Mode {
+	case ModePull:
+	case ModePush, ModeBoth:
+		var ok bool
+		if m.sink, ok = src.(Sink); !ok {
+			return nil, fmt.Errorf("mirror %s: mode %s: the source cannot be written", o.Dir, m.o.Mode)
+		}
+		if m.o.Mode == ModePush && m.guarded() {
+			return nil, fmt.Errorf("mirror %s: mode %s: no file changes that could be checked", o.Dir, m.o.Mode)
+		}
+	default:
+		return nil, fmt.Errorf("mirror %s: mode %q: want %s, %s or %s", o.Dir, m.o.Mode, ModePull, ModePush, ModeBoth)
 	}
 	switch m.o.Drift {
 	case DriftRestore, DriftKeep, DriftReport:
@@ -179,6 +202,12 @@ func withDefaults(o Options) Options {
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = trigger.DefaultTimeout
+	}
+	if o.Mode == "" {
+		o.Mode = ModePull
+	}
+	if o.Drift == "" && o.Mode == ModePush {
+		o.Drift = DriftReport
 	}
 	if o.Drift == "" {
 		o.Drift = DriftRestore

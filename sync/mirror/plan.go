@@ -2,9 +2,11 @@ package mirror
 
 import (
 	"crypto/sha256"
+	"io/fs"
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"syncagent/crdtstore/record"
 )
@@ -35,6 +37,9 @@ type have struct {
 	size  int64
 	same  bool // a regular file with the content that base names
 	attrs bool // mode and owner are as wanted
+	mode  fs.FileMode
+	wrote time.Time // modification time
+	print print
 }
 
 // item is a path with all that is known about it.
@@ -57,7 +62,10 @@ const (
 	write          // put the wanted content in place of whatever is there
 	remove         // the mirror wrote it and it is no longer wanted
 	forget         // as remove, but there is nothing of ours on disk any more
-	keep           // the local change stays
+	keep           // the change stays, on whatever side it was made
+	push           // the local file becomes the source's
+	drop           // it is gone here: delete it in the source
+	clash          // both sides have an edit
 )
 
 // decide is the whole policy of a mirror that pulls: what is wanted is put there, over whatever is at its name (a local
@@ -93,7 +101,10 @@ type plan struct {
 	remove []item // to remove last
 	forget []item
 	held   []item // would be removed, but that is too many at once
-	kept   []item // changed on this host, and left like that
+	kept   []item // changed on one side, and left like that
+	push   []item
+	drop   []item
+	clash  []item
 	fine   []string
 	none   []string // neither wanted nor ours: directories that were made for them may be idle
 }
@@ -103,7 +114,9 @@ const minHeld = 20
 
 // rules are what a plan has to keep to.
 type rules struct {
+	mode      Mode
 	drift     Drift
+	preserve  bool
 	owned     int     // files that the mirror wrote
 	share     float64 // of them that may be removed at once
 	confirmed map[string]struct{}
@@ -114,7 +127,7 @@ func makePlan(items iter.Seq[item], r rules) plan {
 	var p plan
 	var doomed []item
 	for i := range items {
-		switch decide(i, r.drift) {
+		switch r.decide(i) {
 		case nothing:
 			p.fine = append(p.fine, i.path)
 		case write:
@@ -125,8 +138,16 @@ func makePlan(items iter.Seq[item], r rules) plan {
 			p.forget = append(p.forget, i)
 		case keep:
 			p.kept = append(p.kept, i)
+		case push:
+			p.push = append(p.push, i)
+		case drop:
+			p.drop = append(p.drop, i)
+		case clash:
+			p.clash = append(p.clash, i)
 		}
 	}
+	var heldDrops []item
+	p.drop, heldDrops = r.brake(p.drop)
 	slices.SortFunc(p.write, func(a, b item) int {
 		if c := a.want.version.Compare(b.want.version); c != 0 {
 			return c
@@ -134,6 +155,7 @@ func makePlan(items iter.Seq[item], r rules) plan {
 		return strings.Compare(a.path, b.path)
 	})
 	doomed, p.held = r.brake(doomed)
+	p.held = append(p.held, heldDrops...)
 	files, dirs := map[string]struct{}{}, map[string]struct{}{}
 	for _, i := range p.write {
 		files[i.path] = struct{}{}
@@ -153,6 +175,16 @@ func makePlan(items iter.Seq[item], r rules) plan {
 		}
 	}
 	return p
+}
+
+func (r *rules) decide(i item) action {
+	switch r.mode {
+	case ModePush:
+		return decidePush(i, r.drift, r.preserve)
+	case ModeBoth:
+		return decideBoth(i, r.preserve)
+	}
+	return decide(i, r.drift)
 }
 
 // brake gives the removals that may happen and those that are held: all that nobody agreed to, if they are too many.

@@ -31,6 +31,8 @@ const (
 	Hold   Verb = "hold"   // it would be removed, but too many would
 	Keep   Verb = "keep"   // a local change stays
 	Skip   Verb = "skip"   // the path cannot be mirrored
+	Put    Verb = "put"    // the file becomes the source's
+	Delete Verb = "delete" // the path goes in the source
 )
 
 // Preview tells what Once would do at this moment, in the order of the paths, and changes nothing, neither on disk nor
@@ -53,6 +55,9 @@ func (m *Mirror) Preview(ctx context.Context) ([]Step, error) {
 	}
 	s.tree = newTree(top, m.owner, m.group, map[string]print{})
 	defer s.tree.closeDirs()
+	if err := s.scan(); err != nil {
+		return nil, err
+	}
 	p, err := s.plan(nil)
 	if err != nil {
 		return nil, err
@@ -62,7 +67,12 @@ func (m *Mirror) Preview(ctx context.Context) ([]Step, error) {
 
 // steps makes steps of a plan. What is on disk already in another version's name is no step.
 func (s *session) steps(ctx context.Context, p plan) ([]Step, error) {
-	same, err := s.sameContent(ctx, p.write)
+	dressed := slices.DeleteFunc(slices.Clone(p.write), func(i item) bool { return !i.have.attrs })
+	same, err := s.sameContent(ctx, dressed)
+	if err != nil {
+		return nil, err
+	}
+	agreed, err := s.sameContent(ctx, slices.Concat(p.clash, unknown(p.push)))
 	if err != nil {
 		return nil, err
 	}
@@ -85,11 +95,24 @@ func (s *session) steps(ctx context.Context, p plan) ([]Step, error) {
 		}
 		add(Write, i.path, "")
 	}
+	for _, i := range slices.Concat(p.push, p.clash) {
+		_, equal := agreed[i.path]
+		switch {
+		case equal && (!s.m.o.PreserveMode || i.have.mode == i.want.mode):
+		case !i.wanted || i.based && !i.remoteChange() || s.m.o.Mode == ModePush || i.localWins():
+			add(Put, i.path, "")
+		default:
+			add(Write, i.path, "the edit in the store is the later one")
+		}
+	}
+	for _, i := range p.drop {
+		add(Delete, i.path, "")
+	}
 	for _, i := range p.held {
 		add(Hold, i.path, ErrHeld.Error())
 	}
 	for _, i := range p.kept {
-		add(Keep, i.path, "it was changed on this host")
+		add(Keep, i.path, s.driftReason(i))
 	}
 	s.drifted = nil // they are steps of their own
 	_, problems := s.problems(len(s.want.files) + len(s.want.refused) + len(s.failing))
@@ -123,11 +146,11 @@ func (s *session) blocked(i item, clear map[string]struct{}) error {
 	return err
 }
 
-// sameContent gives the items whose file holds what is wanted, with mode and owner: only the journal would change.
+// sameContent gives the items whose file holds what is wanted.
 func (s *session) sameContent(ctx context.Context, items []item) (map[string]struct{}, error) {
 	byPath := map[string]item{}
 	for _, i := range items {
-		if i.have.kind == regular && i.have.attrs {
+		if i.have.kind == regular {
 			byPath[s.want.absolute(i.path)] = i
 		}
 	}

@@ -12,6 +12,7 @@ var (
 	errDirInWay  = errors.New("a directory is in the way")
 	errNested    = errors.New("another mirror has its root here")
 	errSwapped   = errors.New("it was replaced while we looked at it")
+	errReserved  = errors.New("/.sys is reserved")
 )
 
 // isReason tells errors that concern one path, and may stay until somebody changes the tree.

@@ -24,7 +24,10 @@ func (s *session) removeFiles(remove, forget []item) error {
 		o.Gone = append(o.Gone, g)
 	}
 	for _, i := range remove {
-		err := s.tree.remove(i.path)
+		err := s.unchanged(i)
+		if err == nil {
+			err = s.tree.remove(i.path)
+		}
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			gone(i)
 		} else if general := s.fault(i.path, err); general != nil {

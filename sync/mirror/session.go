@@ -39,9 +39,11 @@ type session struct {
 	failing  map[string]string         // path -> why it is not as wanted
 	moved    int                       // paths for which the source had a newer version than wanted
 	held     map[string]struct{}       // paths whose removal was too much
-	drifted  map[string]struct{}       // paths whose local change is kept and reported
+	drifted  map[string]string         // paths whose change on one side is kept and reported -> what it is
+	young    map[string]struct{}       // local files that may still be written
 	rejected map[string]string         // path -> why its change was rolled back
 	full     bool                      // everything is dirty
+	scanAll  bool                      // and so are all files on disk, in a mirror that pushes
 	changes  []trigger.Change          // in place, triggers not told yet
 }
 
@@ -80,7 +82,7 @@ func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor strin
 func (m *Mirror) newSession(j *journal) *session {
 	return &session{
 		m: m, j: j, dirty: map[string]record.Version{}, failing: map[string]string{}, held: map[string]struct{}{},
-		drifted: map[string]struct{}{},
+		drifted: map[string]string{}, young: map[string]struct{}{},
 	}
 }
 
@@ -112,6 +114,7 @@ func (s *session) mark(path string) {
 // markAll marks everything that is wanted or ours.
 func (s *session) markAll() {
 	s.full = true
+	s.scanAll = s.m.sink != nil
 	for p := range s.want.files {
 		s.mark(p)
 	}
@@ -153,8 +156,11 @@ func (m *Mirror) once(ctx context.Context, j *journal) (err error) {
 		if err := s.pass(ctx, n < attempts); err != nil {
 			return err
 		}
-		if s.moved == 0 {
+		if s.moved == 0 && len(s.young) == 0 || n == maxPasses {
 			break
+		}
+		if len(s.young) > 0 && !wait(ctx, m.settle) {
+			return ctx.Err()
 		}
 		if _, err := s.list(ctx); err != nil {
 			return err
@@ -184,6 +190,8 @@ func (m *Mirror) session(ctx context.Context, j *journal) (synced bool, err erro
 func (s *session) follow(ctx context.Context, box *inbox, ended chan error) (synced bool, err error) {
 	recheck := time.NewTimer(jitter(s.m.o.Recheck))
 	defer recheck.Stop()
+	local := s.watchLocal()
+	defer local.close()
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
 	for moves, failures := 0, 0; ; {
@@ -192,9 +200,9 @@ func (s *session) follow(ctx context.Context, box *inbox, ended chan error) (syn
 		}
 		synced = true
 		switch {
-		case s.moved > 0:
+		case s.moved > 0 || len(s.young) > 0:
 			moves++
-			retry.Reset(moveWait)
+			retry.Reset(moveWait << min(moves-1, 7))
 		case len(s.failing) > 0:
 			moves, failures = 0, failures+1
 			retry.Reset(jitter(min(retryMin<<min(failures-1, 10), retryMax)))
@@ -215,7 +223,12 @@ func (s *session) follow(ctx context.Context, box *inbox, ended chan error) (syn
 			s.take(box)
 		case <-s.m.agreed:
 			// the next plan looks at what was confirmed
+		case <-local.bell():
+			s.takeLocal(local)
 		case <-retry.C:
+			for p := range s.young {
+				s.mark(p)
+			}
 			for p := range s.failing {
 				s.mark(p)
 			}
@@ -246,9 +259,13 @@ func (s *session) take(box *inbox) {
 // wanted: the change that tells of it, and of what belongs to it, is on its way. Errors end the session.
 func (s *session) pass(ctx context.Context, strict bool) (err error) {
 	s.moved = 0
+	clear(s.young)
 	defer s.tree.closeDirs()
 	defer s.notify()
 	if err := s.root.check(); err != nil {
+		return err
+	}
+	if err := s.scan(); err != nil {
 		return err
 	}
 	all := len(s.dirty)
@@ -272,7 +289,12 @@ func (s *session) pass(ctx context.Context, strict bool) (err error) {
 	for _, i := range p.kept {
 		delete(s.dirty, i.path)
 		if s.m.o.Drift == DriftReport {
-			s.drifted[i.path] = struct{}{}
+			s.drifted[i.path] = s.driftReason(i)
+		}
+	}
+	if s.m.sink != nil {
+		if err := s.exchange(ctx, &p); err != nil {
+			return err
 		}
 	}
 	if err := s.apply(ctx, p, strict); err != nil {
@@ -305,7 +327,7 @@ func (s *session) plan(confirmed map[string]struct{}) (plan, error) {
 				continue
 			}
 			i.ignored = !s.m.filter.takes(path)
-			if !i.wanted && !i.based {
+			if !i.wanted && !i.based && (s.m.sink == nil || i.ignored) {
 				none = append(none, path)
 				delete(s.dirty, path)
 				continue
@@ -320,7 +342,9 @@ func (s *session) plan(confirmed map[string]struct{}) (plan, error) {
 				return
 			}
 		}
-	}, rules{drift: s.m.o.Drift, owned: s.j.files(), share: s.m.o.MaxDelete, confirmed: confirmed})
+	}, rules{
+		mode: s.m.o.Mode, preserve: s.m.o.PreserveMode, drift: s.m.o.Drift, owned: s.j.files(), share: s.m.o.MaxDelete, confirmed: confirmed,
+	})
 	p.none = none
 	return p, general
 }
@@ -372,9 +396,7 @@ func (s *session) problems(most int) (n int, first []Problem) {
 	for p := range s.want.shadowed {
 		reasons[p] = "there are paths below it: the directory has the name"
 	}
-	for p := range s.drifted {
-		reasons[p] = "it was changed on this host"
-	}
+	maps.Copy(reasons, s.drifted)
 	for _, p := range slices.Sorted(maps.Keys(reasons)) {
 		if len(first) < most {
 			path := s.want.absolute(p)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"syncagent/crdtstore/record"
 )
@@ -12,8 +13,9 @@ import (
 type File struct {
 	Path    string
 	Version record.Version
-	Mode    uint16 // permission bits; 0 means the mirror's default
-	Size    int64  // bytes
+	Mode    uint16    // permission bits; 0 means the mirror's default
+	Size    int64     // bytes
+	Expires time.Time // zero: never
 }
 
 // Change is one message of a watch: the path is shown with a new version, or gone.

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync"
+	"time"
 
 	"syncagent/crdtstore/record"
 )
@@ -24,6 +26,8 @@ type fakeSource struct {
 	down    error                       // what all calls return, if set
 	broken  map[string]error            // paths whose content cannot be read
 	onFetch func(*fakeSource, []string) // called, unlocked, before a fetch
+	clock   bool                        // versions tell the time
+	history map[string][]string         // all values that a path ever had
 }
 
 type fakeFile struct {
@@ -32,7 +36,7 @@ type fakeFile struct {
 }
 
 func newFakeSource() *fakeSource {
-	return &fakeSource{files: map[string]fakeFile{}, bell: make(chan struct{}), broken: map[string]error{}}
+	return &fakeSource{files: map[string]fakeFile{}, bell: make(chan struct{}), broken: map[string]error{}, history: map[string][]string{}}
 }
 
 // op is one put, or a delete if value is nil.
@@ -50,21 +54,61 @@ func del(path string) op                         { return op{path: path} }
 func (s *fakeSource) write(ops ...op) record.Version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hlc++
+	return s.writeLocked(ops...)
+}
+
+func (s *fakeSource) writeLocked(ops ...op) record.Version {
+	s.hlc = max(s.hlc+1, s.now())
 	v := record.Version{HLC: s.hlc, Write: sha256.Sum256(fmt.Append(nil, s.hlc))}
 	for i, o := range ops {
 		v.Index = uint16(i)
-		f := fakeFile{File{o.path, v, o.mode, int64(len(o.value))}, o.value}
+		f := fakeFile{File{Path: o.path, Version: v, Mode: o.mode, Size: int64(len(o.value))}, o.value}
 		if o.value == nil {
 			delete(s.files, o.path)
 		} else {
 			s.files[o.path] = f
+			s.history[o.path] = append(s.history[o.path], string(o.value))
 		}
 		s.log = append(s.log, Change{File: f.File, Deleted: o.value == nil, More: i < len(ops)-1})
 	}
 	close(s.bell)
 	s.bell = make(chan struct{})
 	return v
+}
+
+func (s *fakeSource) now() record.HLC {
+	if !s.clock {
+		return 0
+	}
+	return record.HLCFromMilli(time.Now().UnixMilli())
+}
+
+// Write implements Sink.
+func (s *fakeSource) Write(_ context.Context, edits []Edit) (record.Version, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down != nil {
+		return record.Version{}, s.down
+	}
+	var ops []op
+	for _, e := range edits {
+		if strings.Contains(e.Path, "/denied") {
+			return record.Version{}, fmt.Errorf("%s: %w", e.Path, ErrRefused)
+		}
+		if s.files[e.Path].Version != e.Shown {
+			return record.Version{}, fmt.Errorf("%s: %w", e.Path, ErrConflict)
+		}
+		o := op{path: e.Path, value: e.Value, mode: e.Mode}
+		if e.Delete {
+			o.value = nil
+		} else if o.value == nil {
+			o.value = []byte{}
+		}
+		ops = append(ops, o)
+	}
+	v := s.writeLocked(ops...)
+	v.Index = 0
+	return v, nil
 }
 
 func (s *fakeSource) List(_ context.Context, prefix string, fn func(File) error) (string, error) {

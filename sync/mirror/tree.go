@@ -28,6 +28,9 @@ type tree struct {
 	buf     []byte
 }
 
+// readFlags keep a FIFO that took a file's place from stopping us.
+const readFlags = os.O_RDONLY | syscall.O_NONBLOCK
+
 const (
 	maxOpenDirs = 256
 	dirMode     = 0o755
@@ -168,7 +171,10 @@ func (t *tree) observe(i *item) error {
 		i.have.kind = other
 		return nil
 	}
-	i.have = have{kind: regular, size: info.Size(), attrs: t.dressed(info, i.want.mode)}
+	i.have = have{
+		kind: regular, size: info.Size(), attrs: t.dressed(info, i.want.mode), mode: info.Mode().Perm(),
+		wrote: info.ModTime(), print: printOf(info),
+	}
 	if i.based && i.base.size == info.Size() {
 		i.have.same, err = t.same(d, i.path, info, i.base.hash)
 	}
@@ -204,7 +210,7 @@ func (t *tree) same(d *os.Root, path string, info fs.FileInfo, h hash) (bool, er
 
 // hash reads a regular file of the directory.
 func (t *tree) hash(d *os.Root, entry string, info fs.FileInfo) (h hash, err error) {
-	f, err := d.OpenFile(entry, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may have become a FIFO
+	f, err := d.OpenFile(entry, readFlags, 0)
 	if err != nil {
 		return h, err
 	}

@@ -17,6 +17,7 @@ const maxName = 255
 type want struct {
 	version record.Version
 	mode    fs.FileMode // permission bits, resolved
+	given   uint16      // as the source has them
 }
 
 // wanted is the whole of what the source shows, by path relative to the prefix, without a leading slash. Every method
@@ -87,7 +88,7 @@ func (w *wanted) put(f File, dirty func(string)) {
 		mode = w.mode
 	}
 	_, had := w.files[rel]
-	w.files[rel] = want{f.Version, mode}
+	w.files[rel] = want{f.Version, mode, f.Mode}
 	dirty(rel)
 	if !had {
 		w.count(rel, 1, dirty)
