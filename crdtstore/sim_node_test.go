@@ -34,6 +34,8 @@ type simNode struct {
 	others  []chan error // requests of which only the outcome matters
 	old     *memKV       // an image to roll back to
 	armed   int          // commits and syncs until the power fails in the middle of a turn, 0: not armed
+	asks    int          // commits and syncs so far
+	keep    *int         // commits that survive a power cut, nil: any number
 
 	promised  map[record.ID]bool // writes that it acknowledged on this disk
 	texts     map[[32]byte]bool  // policies that it acknowledged
@@ -96,7 +98,7 @@ func (n *simNode) start() bool {
 		if !errors.Is(err, errPower) {
 			n.sim.failf("%s does not start: %v", n.name, err)
 		}
-		n.disk = n.disk.powerCut(n.sim.rand.IntN(3))
+		n.disk = n.cut()
 		n.armed = 0
 		return false
 	}
@@ -110,6 +112,7 @@ func (n *simNode) start() bool {
 
 // power is asked before every commit and sync.
 func (n *simNode) power(string) error {
+	n.asks++
 	if n.armed == 0 {
 		return nil
 	}
@@ -201,9 +204,18 @@ func (n *simNode) crash() {
 		n.sim.failf("%s: %v", n.name, err)
 	}
 	n.armed = 0
-	n.disk = n.disk.powerCut(n.sim.rand.IntN(len(n.disk.commits) + 1))
+	n.disk = n.cut()
 	n.last = map[string]record.Version{}
 	n.sim.tracef("crash %s", n.name)
+}
+
+// cut gives the disk after a power cut: some of the commits since the last sync, or as many as a test says.
+func (n *simNode) cut() *memKV {
+	keep := n.sim.rand.IntN(len(n.disk.commits) + 1)
+	if n.keep != nil {
+		keep = *n.keep
+	}
+	return n.disk.powerCut(keep)
 }
 
 // rollback starts the host from an old image.

@@ -25,6 +25,7 @@ var (
 	simSteps  = flag.Int("sim.steps", 0, "steps of a simulation, 0: as the seed says")
 	simNodes  = flag.Int("sim.nodes", 0, "hosts of a simulation, 0: as the seed says")
 	simFaults = flag.Uint("sim.faults", uint(allFaults), "bits of the faults of a simulation")
+	simAll    = flag.Bool("sim.all", false, "cut the power at all points, not at some")
 	simTrace  = flag.Bool("sim.trace", false, "print what a simulation does")
 )
 
@@ -157,7 +158,7 @@ func (s *sim) join(n *simNode) {
 	}
 	n.offer(s.policy.text)
 	n.drive()
-	n.watch()
+	n.resume()
 	s.tracef("join %s", n.name)
 }
 
@@ -169,6 +170,10 @@ func (s *sim) run() {
 		s.deliver()
 	}
 	s.heal()
+	s.close()
+}
+
+func (s *sim) close() {
 	for _, n := range s.nodes {
 		if n.store != nil {
 			if err := n.store.engine.close(); err != nil {
