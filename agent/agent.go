@@ -10,10 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"reflect"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +29,8 @@ type Options struct {
 	Log     *slog.Logger   // nil: nothing is logged
 	Level   *slog.LevelVar // of Log; nil: a reload leaves the level alone
 	OnReady func()         // called once when the agent serves
+	// Load reads the configuration again, for reloads by the API and by ReloadFile; nil: there are none.
+	Load func() (Config, error)
 }
 
 // Agent is one agent. Make it with New; its methods are safe for concurrent use.
@@ -44,9 +43,9 @@ type Agent struct {
 	admins  []record.PublicKey
 	ready   atomic.Bool
 
-	mu     sync.Mutex
-	config Config
-	node   *p2p.Node // while Run serves
+	mu      sync.Mutex
+	config  Config
+	running *running // while Run serves
 }
 
 // New checks the configuration and reads the identity. It touches nothing else; errors are an *Error.
@@ -95,7 +94,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return errors.Join(err, r.close())
 	}
 	a.mu.Lock()
-	a.node = r.node
+	a.running = r
 	a.mu.Unlock()
 	err := r.serve(ctx)
 	return errors.Join(err, r.close())
@@ -107,76 +106,6 @@ func (a *Agent) currentConfig() Config {
 	return a.config
 }
 
-// reloadable are the settings that Reload can put in force.
-var reloadable = []string{"bootstrap", "log.level"}
-
-// Reload puts those settings of c in force that can change while the agent runs: bootstrap and log.level. It returns
-// the key paths that changed and were applied, and those that wait for a restart. On an error nothing has changed.
-func (a *Agent) Reload(c Config) (applied, waiting []string, err error) {
-	if err := faultsError(c.File, c.Check()); err != nil {
-		return nil, nil, err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, key := range changedKeys(&a.config, &c) {
-		if slices.Contains(reloadable, key) {
-			applied = append(applied, key)
-		} else {
-			waiting = append(waiting, key)
-		}
-	}
-	if a.node != nil {
-		if err := a.node.SetBootstrap(c.Bootstrap); err != nil {
-			return nil, nil, &Error{Code: CodeBadConfig, Message: err.Error(), Err: err}
-		}
-	}
-	if a.options.Level != nil {
-		if err := setLevel(a.options.Level, c.Log.Level); err != nil {
-			return nil, nil, err
-		}
-	}
-	a.config.Bootstrap, a.config.Log.Level = c.Bootstrap, c.Log.Level
-	return applied, waiting, nil
-}
-
-// changedKeys lists the key paths in which two configurations differ.
-func changedKeys(old, new *Config) (keys []string) {
-	values := map[string]any{}
-	eachSetting(reflect.ValueOf(old).Elem(), "", func(key string, v reflect.Value) { values[key] = v.Interface() })
-	eachSetting(reflect.ValueOf(new).Elem(), "", func(key string, v reflect.Value) {
-		was, ok := values[key].([]string)
-		is, ok2 := v.Interface().([]string)
-		if ok && ok2 && slices.Equal(was, is) { // nil and empty are the same list
-			return
-		}
-		if !reflect.DeepEqual(values[key], v.Interface()) {
-			keys = append(keys, key)
-		}
-	})
-	if !sameList(old.Mirrors, new.Mirrors) {
-		keys = append(keys, "mirrors")
-	}
-	if !sameList(old.Triggers, new.Triggers) {
-		keys = append(keys, "triggers")
-	}
-	return keys
-}
-
-// ReloadFile reloads from a file and says in the log and by an alarm what came of it. It is what SIGHUP does.
-func (a *Agent) ReloadFile(load func() (Config, error)) {
-	c, err := load()
-	var applied, waiting []string
-	if err == nil {
-		applied, waiting, err = a.Reload(c)
-	}
-	if err != nil {
-		a.alarms.Raise("bad-reload", "", "the old settings stay in force: "+err.Error())
-		return
-	}
-	a.alarms.Clear("bad-reload", "")
-	a.log.Info("configuration reloaded", "applied", strings.Join(applied, " "), "need_restart", strings.Join(waiting, " "))
-}
-
 // running is what Run has opened.
 type running struct {
 	agent   *Agent
@@ -184,7 +113,8 @@ type running struct {
 	metrics *metrics
 	store   *crdtstore.Store
 	node    *p2p.Node
-	mirrors *mirrors
+	mirrors *mirrorSet
+	server  *server // while it serves
 	socket  net.Listener
 	http    net.Listener // nil: api.http is empty
 }
@@ -228,7 +158,10 @@ func (r *running) open() error {
 	if err != nil {
 		return openError(err, c)
 	}
-	if r.mirrors, err = newMirrors(c, ownStore{r.store}, a.alarms, a.log); err != nil {
+	r.mirrors, err = newMirrorSet(c, a.alarms, func(c *Config) (*mirrors, error) {
+		return newMirrors(c, ownStore{r.store}, a.alarms, a.log)
+	})
+	if err != nil {
 		return err
 	}
 	if c.API.HTTP != "" {
@@ -346,13 +279,17 @@ func (r *running) newServer(ctx context.Context) *server {
 	self, own := record.KeyOf(a.key), ownStore{r.store}
 	s := &server{
 		log: a.log.With("part", "api"), metrics: r.metrics, timeout: requestTimeout,
-		requests: make(chan struct{}, c.Limits.Requests), watches: make(chan struct{}, c.Limits.Watches),
 		kv: &kv{self: self, network: a.network, store: own, stop: ctx, now: r.store.AgentTime},
 		service: &service{
 			self: self, name: c.AgentName(), network: a.network, version: a.options.Version, started: time.Now(),
 			ready: a.ready.Load, store: own, peers: ownNetwork{r.node}, mirrors: r.mirrors, alarms: a.alarms, parsePolicy: parsePolicy,
+			reload: a.reload,
 		},
 	}
+	s.limit(c.Limits)
+	a.mu.Lock()
+	r.server = s
+	a.mu.Unlock()
 	s.page = newStatusPage(s.service, c.API.Socket, ctx)
 	r.metrics.registry.MustRegister(collector{s.service})
 	return s

@@ -356,15 +356,85 @@ func TestAgentReload(t *testing.T) {
 	if err != nil || len(applied) != 0 || len(waiting) != 1 {
 		t.Errorf("again: %v %v %v", applied, waiting, err)
 	}
+	a.agent.options.Load = func() (Config, error) { return c, nil }
 	c.Log.Level = "loud"
-	a.agent.ReloadFile(func() (Config, error) { return c, nil })
+	if _, err := a.client.Agent.Reload(t.Context(), connect.NewRequest(&apiv1.ReloadRequest{})); ErrorOf(err).Code != CodeBadConfig {
+		t.Errorf("a bad file by the API: %v", err)
+	}
+	a.agent.ReloadFile()
 	if list := a.agent.Alarms().List(); len(list) != 2 || list[1].Code != "bad-reload" || level.Level() != slog.LevelDebug {
 		t.Errorf("a bad file: %v", list)
 	}
 	c.Log.Level = "info"
-	a.agent.ReloadFile(func() (Config, error) { return c, nil })
+	a.agent.ReloadFile()
 	if list := a.agent.Alarms().List(); len(list) != 1 || level.Level() != slog.LevelInfo {
 		t.Errorf("a good file: %v", list)
+	}
+}
+
+// TestAgentReloadsMirrorsAndLimits holds that both change while the agent runs, and that a mirror that cannot be leaves
+// the old ones at work.
+func TestAgentReloadsMirrorsAndLimits(t *testing.T) {
+	n := newTestNetwork(t)
+	a := newTestAgent(t, n)
+	if err := os.WriteFile(a.config.PolicyFile(), n.policy(1, map[string]record.PublicKey{"one": a.key}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	base := t.TempDir()
+	mirrorTo := func(names ...string) (list []MirrorConfig) {
+		for _, name := range names {
+			m := defaultMirror()
+			m.Name, m.Prefix, m.Dir = name, "/p", filepath.Join(base, name)
+			list = append(list, m)
+		}
+		return list
+	}
+	has := func(name, file string) func() bool {
+		return func() bool { _, err := os.Stat(filepath.Join(base, name, file)); return err == nil }
+	}
+	a.start()
+	c := a.config
+	reload := func(want ...string) {
+		t.Helper()
+		applied, waiting, err := a.agent.Reload(c)
+		if err != nil || strings.Join(applied, " ") != strings.Join(want, " ") || len(waiting) > 0 {
+			t.Fatalf("%v %v %v", applied, waiting, err)
+		}
+	}
+	c.Mirrors = mirrorTo("first")
+	reload("mirrors")
+	if err := a.put("/p/1", "x"); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "a mirror that came by a reload works", has("first", "1"))
+	c.Mirrors = mirrorTo("second", "third")
+	reload("mirrors")
+	waitUntil(t, "both mirrors work", func() bool { return has("second", "1")() && has("third", "1")() })
+
+	bad := c
+	bad.Mirrors = mirrorTo("second", "second/below")
+	if _, _, err := a.agent.Reload(bad); err == nil {
+		t.Error("mirrors in each other are taken")
+	}
+	c.Mirrors = nil
+	if err := a.put("/p/2", "x"); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the old mirrors go on", func() bool { return has("second", "2")() && has("third", "2")() && !has("first", "2")() })
+	reload("mirrors")
+	waitUntil(t, "no mirror is left", func() bool { return len(a.status().GetMirrors()) == 0 })
+
+	c.Limits.Watches = 1
+	reload("limits.watches")
+	for i, want := range []Code{"", CodeBusy} {
+		stream, err := a.client.KV.Watch(context.Background(), connect.NewRequest(&apiv1.WatchRequest{Prefixes: []string{"/"}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close() //nolint:errcheck // it is only there
+		if ok := stream.Receive(); ok != (want == "") || !ok && ErrorOf(stream.Err()).Code != want {
+			t.Errorf("watch %d: %v", i, stream.Err())
+		}
 	}
 }
 

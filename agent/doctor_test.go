@@ -172,7 +172,7 @@ func TestDoctorReachesAgent(t *testing.T) {
 	a.config.Listen = append(a.config.Listen, "/ip4/127.0.0.1/udp/0/quic-v1")
 	a.start()
 	asked := map[string]bool{}
-	for _, address := range a.agent.node.Addrs() {
+	for _, address := range a.agent.running.node.Addrs() {
 		network, to := dialTarget(address)
 		if err := reach(t.Context(), network, to); err != nil {
 			t.Errorf("%s: %v", address, err)

@@ -333,13 +333,14 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &server{
 		log: quiet(), metrics: newMetrics("test"), timeout: requestTimeout,
-		requests: make(chan struct{}, 100), watches: make(chan struct{}, 100),
 		kv: &kv{self: fake.self, store: fake, stop: ctx, now: time.Now},
 		service: &service{
 			self: fake.self, name: "test", version: "test", started: time.Now(), ready: func() bool { return ctx.Err() == nil },
 			store: fake, peers: &fakeNetwork{}, mirrors: noMirrors{}, alarms: NewAlarms(quiet()), parsePolicy: fakeParsePolicy,
 		},
 	}
+	s.requests.set(100)
+	s.watches.set(100)
 	for _, c := range change {
 		c(s)
 	}

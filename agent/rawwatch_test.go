@@ -112,7 +112,7 @@ func TestRawWatch(t *testing.T) {
 				t.Errorf("%+v", e)
 			}
 			_ = w.body.Close()
-			waitUntil(t, "the watch ended", func() bool { return len(s.watches) == 0 })
+			waitUntil(t, "the watch ended", func() bool { return s.watches.inside.Load() == 0 })
 
 			// Resumed: by the URL, and by what a browser sends when it reconnects, which wins.
 			w = s.openWatch(t, "/v1/watch/a?since="+cursor, header...)

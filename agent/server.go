@@ -40,8 +40,8 @@ type server struct {
 	page    *statusPage
 
 	timeout  time.Duration // of requests that are no streams
-	requests chan struct{} // as many tokens as requests may be served at once
-	watches  chan struct{}
+	requests limit
+	watches  limit
 }
 
 // socketHandler serves everything.
@@ -115,14 +115,11 @@ func (s *server) plainHandler(full bool) http.Handler {
 func (s *server) limited(next http.Handler) http.Handler {
 	refuse := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		tokens, open := s.requests, func(float64) {}
+		room, open := &s.requests, func(float64) {}
 		if r.URL.Path == apiv1connect.KVWatchProcedure || isRawWatch(r) {
-			tokens, open = s.watches, s.metrics.watches.Add
+			room, open = &s.watches, s.metrics.watches.Add
 		}
-		select {
-		case tokens <- struct{}{}:
-			defer func() { <-tokens }()
-		default:
+		if !room.enter() {
 			err := &Error{Code: CodeBusy, Message: "too many requests at once", Hint: rowOf(CodeBusy).hint}
 			s.metrics.requests.WithLabelValues("refused", string(CodeBusy)).Inc()
 			if refuse.IsSupported(r) {
@@ -132,6 +129,7 @@ func (s *server) limited(next http.Handler) http.Handler {
 			}
 			return
 		}
+		defer room.leave()
 		open(1)
 		defer open(-1)
 		next.ServeHTTP(w, withController(w, r, s.timeout))

@@ -318,11 +318,11 @@ func TestWatchEndsWhenItsCallerLeaves(t *testing.T) {
 			t.Fatal(err)
 		}
 		events(t, stream, 1)
-		if len(s.watches) != 1 {
-			t.Errorf("%s: %d watches", name, len(s.watches))
+		if s.watches.inside.Load() != 1 {
+			t.Errorf("%s: %d watches", name, s.watches.inside.Load())
 		}
 		cancel()
-		waitUntil(t, name+": the watch ended", func() bool { return len(s.watches) == 0 })
+		waitUntil(t, name+": the watch ended", func() bool { return s.watches.inside.Load() == 0 })
 	}
 }
 
@@ -413,7 +413,7 @@ func TestRequestTimeout(t *testing.T) {
 }
 
 func TestRequestLimit(t *testing.T) {
-	s := startServer(t, func(s *server) { s.watches = make(chan struct{}, 1) })
+	s := startServer(t, func(s *server) { s.watches.set(1) })
 	first, err := s.client.KV.Watch(t.Context(), connect.NewRequest(&apiv1.WatchRequest{Prefixes: []string{"/"}}))
 	if err != nil {
 		t.Fatal(err)

@@ -29,6 +29,7 @@ type service struct {
 	alarms  *Alarms
 
 	parsePolicy func(signed []byte) (policyInfo, error)
+	reload      func() (applied, waiting []string, err error)
 }
 
 // policyInfo names a policy text.
@@ -94,6 +95,14 @@ func (s *service) ConfirmMirror(_ context.Context, r *connect.Request[apiv1.Conf
 		return nil, err
 	}
 	return connect.NewResponse(&apiv1.ConfirmMirrorResponse{Removals: int64(n)}), nil
+}
+
+func (s *service) Reload(context.Context, *connect.Request[apiv1.ReloadRequest]) (*connect.Response[apiv1.ReloadResponse], error) {
+	applied, waiting, err := s.reload()
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&apiv1.ReloadResponse{Applied: applied, Waiting: waiting}), nil
 }
 
 func (s *service) Show(context.Context, *connect.Request[apiv1.ShowRequest]) (*connect.Response[apiv1.ShowResponse], error) {

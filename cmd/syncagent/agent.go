@@ -17,8 +17,7 @@ const agentHelp = `Run the agent of this host in the foreground until SIGTERM or
 
 Under systemd use Type=notify: it is told when the agent is ready, and by WatchdogSec
 that it is alive. --ready-fd N writes a line to file descriptor N when it is ready, for
-other supervisors. SIGHUP reads the configuration again: bootstrap and log.level change
-at once, what needs a restart is named in the log, a bad file changes nothing.`
+other supervisors. SIGHUP reads the configuration again, as syncagent reload does.`
 
 func (c *cli) agentCmd() *cobra.Command {
 	readyFD := -1
@@ -51,7 +50,7 @@ func (c *cli) runAgent(ctx context.Context, readyFD int) error {
 	}
 	a, err := agent.New(cfg, agent.Options{
 		Version: readBuildInfo().Version, Log: log, Level: level,
-		OnReady: func() { tellReady(ready) },
+		OnReady: func() { tellReady(ready) }, Load: load,
 	})
 	if err != nil {
 		return err
@@ -65,7 +64,7 @@ func (c *cli) runAgent(ctx context.Context, readyFD int) error {
 			case <-ctx.Done():
 				return
 			case <-hup:
-				a.ReloadFile(load)
+				a.ReloadFile()
 			}
 		}
 	}()

@@ -2479,6 +2479,96 @@ func (x *IDResponse) GetAddrs() []string {
 	return nil
 }
 
+type ReloadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadRequest) Reset() {
+	*x = ReloadRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadRequest) ProtoMessage() {}
+
+func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
+func (*ReloadRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
+}
+
+type ReloadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keys that changed and are in force now.
+	Applied []string `protobuf:"bytes,1,rep,name=applied,proto3" json:"applied,omitempty"`
+	// Keys that changed and wait for a restart.
+	Waiting       []string `protobuf:"bytes,2,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadResponse) Reset() {
+	*x = ReloadResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadResponse) ProtoMessage() {}
+
+func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
+func (*ReloadResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ReloadResponse) GetApplied() []string {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetWaiting() []string {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
 type ShowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2487,7 +2577,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2589,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2602,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
 }
 
 type ShowResponse struct {
@@ -2528,7 +2618,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +2630,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +2643,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -2587,7 +2677,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2689,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2702,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -2633,7 +2723,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2735,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2748,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -2683,7 +2773,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +2785,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +2798,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
 }
 
 type LogResponse struct {
@@ -2720,7 +2810,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2822,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +2835,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LogResponse) GetTexts() []*PolicyText {
@@ -2772,7 +2862,7 @@ type PolicyText struct {
 
 func (x *PolicyText) Reset() {
 	*x = PolicyText{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +2874,7 @@ func (x *PolicyText) String() string {
 func (*PolicyText) ProtoMessage() {}
 
 func (x *PolicyText) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +2887,7 @@ func (x *PolicyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
 func (*PolicyText) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PolicyText) GetSigned() []byte {
@@ -2852,7 +2942,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +2954,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +2967,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PreviewRequest) GetText() []byte {
@@ -2896,7 +2986,7 @@ type PreviewResponse struct {
 
 func (x *PreviewResponse) Reset() {
 	*x = PreviewResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +2998,7 @@ func (x *PreviewResponse) String() string {
 func (*PreviewResponse) ProtoMessage() {}
 
 func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3011,7 @@ func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewResponse.ProtoReflect.Descriptor instead.
 func (*PreviewResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PreviewResponse) GetChanges() []*PathChange {
@@ -2947,7 +3037,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3049,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3062,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PathChange) GetPath() string {
@@ -3015,7 +3105,7 @@ type WrittenRequest struct {
 
 func (x *WrittenRequest) Reset() {
 	*x = WrittenRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3117,7 @@ func (x *WrittenRequest) String() string {
 func (*WrittenRequest) ProtoMessage() {}
 
 func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3130,7 @@ func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRequest.ProtoReflect.Descriptor instead.
 func (*WrittenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WrittenRequest) GetAuthor() string {
@@ -3066,7 +3156,7 @@ type WrittenResponse struct {
 
 func (x *WrittenResponse) Reset() {
 	*x = WrittenResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3078,7 +3168,7 @@ func (x *WrittenResponse) String() string {
 func (*WrittenResponse) ProtoMessage() {}
 
 func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3091,7 +3181,7 @@ func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenResponse.ProtoReflect.Descriptor instead.
 func (*WrittenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WrittenResponse) GetEntries() []*WrittenEntry {
@@ -3113,7 +3203,7 @@ type WrittenEntry struct {
 
 func (x *WrittenEntry) Reset() {
 	*x = WrittenEntry{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3125,7 +3215,7 @@ func (x *WrittenEntry) String() string {
 func (*WrittenEntry) ProtoMessage() {}
 
 func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3138,7 +3228,7 @@ func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenEntry.ProtoReflect.Descriptor instead.
 func (*WrittenEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *WrittenEntry) GetEntry() *Entry {
@@ -3169,7 +3259,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3271,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3284,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -3400,7 +3490,11 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"IDResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12\x14\n" +
-	"\x05addrs\x18\x03 \x03(\tR\x05addrs\"\r\n" +
+	"\x05addrs\x18\x03 \x03(\tR\x05addrs\"\x0f\n" +
+	"\rReloadRequest\"D\n" +
+	"\x0eReloadResponse\x12\x18\n" +
+	"\aapplied\x18\x01 \x03(\tR\aapplied\x12\x18\n" +
+	"\awaiting\x18\x02 \x03(\tR\awaiting\"\r\n" +
 	"\vShowRequest\"R\n" +
 	"\fShowResponse\x12\x16\n" +
 	"\x06signed\x18\x01 \x01(\fR\x06signed\x12\x16\n" +
@@ -3463,14 +3557,15 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\aHistory\x12\x1c.syncagent.v1.HistoryRequest\x1a\x1d.syncagent.v1.HistoryResponse\x12D\n" +
 	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
 	"\x05Clock\x12\x1a.syncagent.v1.ClockRequest\x1a\x1b.syncagent.v1.ClockResponse\x12@\n" +
-	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse2\xc6\x03\n" +
+	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse2\x8b\x04\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
 	"\x05Peers\x12\x1a.syncagent.v1.PeersRequest\x1a\x1b.syncagent.v1.PeersResponse\x12O\n" +
 	"\n" +
 	"PausePeers\x12\x1f.syncagent.v1.PausePeersRequest\x1a .syncagent.v1.PausePeersResponse\x12R\n" +
 	"\vResumePeers\x12 .syncagent.v1.ResumePeersRequest\x1a!.syncagent.v1.ResumePeersResponse\x127\n" +
-	"\x02ID\x12\x17.syncagent.v1.IDRequest\x1a\x18.syncagent.v1.IDResponse\x12X\n" +
+	"\x02ID\x12\x17.syncagent.v1.IDRequest\x1a\x18.syncagent.v1.IDResponse\x12C\n" +
+	"\x06Reload\x12\x1b.syncagent.v1.ReloadRequest\x1a\x1c.syncagent.v1.ReloadResponse\x12X\n" +
 	"\rConfirmMirror\x12\".syncagent.v1.ConfirmMirrorRequest\x1a#.syncagent.v1.ConfirmMirrorResponse2\xd9\x02\n" +
 	"\x06Policy\x12=\n" +
 	"\x04Show\x12\x19.syncagent.v1.ShowRequest\x1a\x1a.syncagent.v1.ShowResponse\x12@\n" +
@@ -3492,7 +3587,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(EventType)(0),                // 0: syncagent.v1.EventType
 	(*Entry)(nil),                 // 1: syncagent.v1.Entry
@@ -3532,27 +3627,29 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*ConfirmMirrorResponse)(nil), // 35: syncagent.v1.ConfirmMirrorResponse
 	(*IDRequest)(nil),             // 36: syncagent.v1.IDRequest
 	(*IDResponse)(nil),            // 37: syncagent.v1.IDResponse
-	(*ShowRequest)(nil),           // 38: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 39: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 40: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 41: syncagent.v1.ApplyResponse
-	(*LogRequest)(nil),            // 42: syncagent.v1.LogRequest
-	(*LogResponse)(nil),           // 43: syncagent.v1.LogResponse
-	(*PolicyText)(nil),            // 44: syncagent.v1.PolicyText
-	(*PreviewRequest)(nil),        // 45: syncagent.v1.PreviewRequest
-	(*PreviewResponse)(nil),       // 46: syncagent.v1.PreviewResponse
-	(*PathChange)(nil),            // 47: syncagent.v1.PathChange
-	(*WrittenRequest)(nil),        // 48: syncagent.v1.WrittenRequest
-	(*WrittenResponse)(nil),       // 49: syncagent.v1.WrittenResponse
-	(*WrittenEntry)(nil),          // 50: syncagent.v1.WrittenEntry
-	(*ErrorInfo)(nil),             // 51: syncagent.v1.ErrorInfo
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
+	(*ReloadRequest)(nil),         // 38: syncagent.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 39: syncagent.v1.ReloadResponse
+	(*ShowRequest)(nil),           // 40: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 41: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 42: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 43: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 44: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 45: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 46: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 47: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 48: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 49: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 50: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 51: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 52: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 53: syncagent.v1.ErrorInfo
+	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	52, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	52, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	53, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	54, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	54, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	55, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	2,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	3,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	4,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
@@ -3566,14 +3663,14 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	25, // 13: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
 	26, // 14: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
 	27, // 15: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	52, // 16: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	54, // 16: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
 	25, // 17: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	44, // 18: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	47, // 19: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	46, // 18: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	49, // 19: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
 	1,  // 20: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
 	1,  // 21: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	52, // 22: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
-	50, // 23: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	54, // 22: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	52, // 23: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
 	1,  // 24: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
 	2,  // 25: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
 	13, // 26: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
@@ -3591,36 +3688,38 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	30, // 38: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
 	32, // 39: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
 	36, // 40: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	34, // 41: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	38, // 42: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	40, // 43: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	42, // 44: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	45, // 45: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	48, // 46: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	6,  // 47: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	14, // 48: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	16, // 49: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	18, // 50: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	6,  // 51: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	6,  // 52: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	20, // 53: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	8,  // 54: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	6,  // 55: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	11, // 56: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	6,  // 57: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	23, // 58: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	29, // 59: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	31, // 60: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	33, // 61: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	37, // 62: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	35, // 63: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	39, // 64: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	41, // 65: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	43, // 66: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	46, // 67: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	49, // 68: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	47, // [47:69] is the sub-list for method output_type
-	25, // [25:47] is the sub-list for method input_type
+	38, // 41: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
+	34, // 42: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	40, // 43: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	42, // 44: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	44, // 45: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	47, // 46: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	50, // 47: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	6,  // 48: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	14, // 49: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	16, // 50: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	18, // 51: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	6,  // 52: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	6,  // 53: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	20, // 54: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	8,  // 55: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	6,  // 56: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	11, // 57: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	6,  // 58: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	23, // 59: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	29, // 60: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	31, // 61: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	33, // 62: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	37, // 63: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	39, // 64: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	35, // 65: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	41, // 66: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	43, // 67: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	45, // 68: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	48, // 69: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	51, // 70: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	48, // [48:71] is the sub-list for method output_type
+	25, // [25:48] is the sub-list for method input_type
 	25, // [25:25] is the sub-list for extension type_name
 	25, // [25:25] is the sub-list for extension extendee
 	0,  // [0:25] is the sub-list for field type_name
@@ -3648,7 +3747,7 @@ func file_agent_api_v1_syncagent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   51,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

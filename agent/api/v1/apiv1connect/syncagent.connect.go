@@ -74,6 +74,8 @@ const (
 	AgentResumePeersProcedure = "/syncagent.v1.Agent/ResumePeers"
 	// AgentIDProcedure is the fully-qualified name of the Agent's ID RPC.
 	AgentIDProcedure = "/syncagent.v1.Agent/ID"
+	// AgentReloadProcedure is the fully-qualified name of the Agent's Reload RPC.
+	AgentReloadProcedure = "/syncagent.v1.Agent/Reload"
 	// AgentConfirmMirrorProcedure is the fully-qualified name of the Agent's ConfirmMirror RPC.
 	AgentConfirmMirrorProcedure = "/syncagent.v1.Agent/ConfirmMirror"
 	// PolicyShowProcedure is the fully-qualified name of the Policy's Show RPC.
@@ -454,6 +456,8 @@ type AgentClient interface {
 	PausePeers(context.Context, *connect.Request[v1.PausePeersRequest]) (*connect.Response[v1.PausePeersResponse], error)
 	ResumePeers(context.Context, *connect.Request[v1.ResumePeersRequest]) (*connect.Response[v1.ResumePeersResponse], error)
 	ID(context.Context, *connect.Request[v1.IDRequest]) (*connect.Response[v1.IDResponse], error)
+	// Reload reads the configuration again and puts in force what can change while the agent runs.
+	Reload(context.Context, *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error)
 	// ConfirmMirror agrees to the removals that a mirror of the configuration holds at this moment. It makes them soon.
 	ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error)
 }
@@ -499,6 +503,12 @@ func NewAgentClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(agentMethods.ByName("ID")),
 			connect.WithClientOptions(opts...),
 		),
+		reload: connect.NewClient[v1.ReloadRequest, v1.ReloadResponse](
+			httpClient,
+			baseURL+AgentReloadProcedure,
+			connect.WithSchema(agentMethods.ByName("Reload")),
+			connect.WithClientOptions(opts...),
+		),
 		confirmMirror: connect.NewClient[v1.ConfirmMirrorRequest, v1.ConfirmMirrorResponse](
 			httpClient,
 			baseURL+AgentConfirmMirrorProcedure,
@@ -515,6 +525,7 @@ type agentClient struct {
 	pausePeers    *connect.Client[v1.PausePeersRequest, v1.PausePeersResponse]
 	resumePeers   *connect.Client[v1.ResumePeersRequest, v1.ResumePeersResponse]
 	iD            *connect.Client[v1.IDRequest, v1.IDResponse]
+	reload        *connect.Client[v1.ReloadRequest, v1.ReloadResponse]
 	confirmMirror *connect.Client[v1.ConfirmMirrorRequest, v1.ConfirmMirrorResponse]
 }
 
@@ -543,6 +554,11 @@ func (c *agentClient) ID(ctx context.Context, req *connect.Request[v1.IDRequest]
 	return c.iD.CallUnary(ctx, req)
 }
 
+// Reload calls syncagent.v1.Agent.Reload.
+func (c *agentClient) Reload(ctx context.Context, req *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error) {
+	return c.reload.CallUnary(ctx, req)
+}
+
 // ConfirmMirror calls syncagent.v1.Agent.ConfirmMirror.
 func (c *agentClient) ConfirmMirror(ctx context.Context, req *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error) {
 	return c.confirmMirror.CallUnary(ctx, req)
@@ -556,6 +572,8 @@ type AgentHandler interface {
 	PausePeers(context.Context, *connect.Request[v1.PausePeersRequest]) (*connect.Response[v1.PausePeersResponse], error)
 	ResumePeers(context.Context, *connect.Request[v1.ResumePeersRequest]) (*connect.Response[v1.ResumePeersResponse], error)
 	ID(context.Context, *connect.Request[v1.IDRequest]) (*connect.Response[v1.IDResponse], error)
+	// Reload reads the configuration again and puts in force what can change while the agent runs.
+	Reload(context.Context, *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error)
 	// ConfirmMirror agrees to the removals that a mirror of the configuration holds at this moment. It makes them soon.
 	ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error)
 }
@@ -597,6 +615,12 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(agentMethods.ByName("ID")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentReloadHandler := connect.NewUnaryHandler(
+		AgentReloadProcedure,
+		svc.Reload,
+		connect.WithSchema(agentMethods.ByName("Reload")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentConfirmMirrorHandler := connect.NewUnaryHandler(
 		AgentConfirmMirrorProcedure,
 		svc.ConfirmMirror,
@@ -615,6 +639,8 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 			agentResumePeersHandler.ServeHTTP(w, r)
 		case AgentIDProcedure:
 			agentIDHandler.ServeHTTP(w, r)
+		case AgentReloadProcedure:
+			agentReloadHandler.ServeHTTP(w, r)
 		case AgentConfirmMirrorProcedure:
 			agentConfirmMirrorHandler.ServeHTTP(w, r)
 		default:
@@ -644,6 +670,10 @@ func (UnimplementedAgentHandler) ResumePeers(context.Context, *connect.Request[v
 
 func (UnimplementedAgentHandler) ID(context.Context, *connect.Request[v1.IDRequest]) (*connect.Response[v1.IDResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.ID is not implemented"))
+}
+
+func (UnimplementedAgentHandler) Reload(context.Context, *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.Reload is not implemented"))
 }
 
 func (UnimplementedAgentHandler) ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error) {

@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// reloadable are the settings that Reload can put in force.
+var reloadable = []string{"bootstrap", "limits.requests", "limits.watches", "log.level", "mirrors", "triggers"}
+
+// Reload puts those settings of c in force that can change while the agent runs. It returns the key paths that changed
+// and were applied, and those that wait for a restart. Files in triggers_dir are read again in any case. On an error
+// nothing has changed.
+func (a *Agent) Reload(c Config) (applied, waiting []string, err error) {
+	if err := faultsError(c.File, c.Check()); err != nil {
+		return nil, nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, key := range changedKeys(&a.config, &c) {
+		if slices.Contains(reloadable, key) {
+			applied = append(applied, key)
+		} else {
+			waiting = append(waiting, key)
+		}
+	}
+	next := a.config
+	next.Bootstrap, next.Limits, next.Log.Level = c.Bootstrap, c.Limits, c.Log.Level
+	next.Mirrors, next.Triggers = c.Mirrors, c.Triggers
+	if r := a.running; r != nil {
+		if err := r.apply(&next, slices.Contains(applied, "mirrors") || slices.Contains(applied, "triggers")); err != nil {
+			return nil, nil, err
+		}
+	}
+	if a.options.Level != nil {
+		_ = setLevel(a.options.Level, c.Log.Level) // Check has seen it
+	}
+	a.config = next
+	return applied, waiting, nil
+}
+
+// apply changes the parts that run. The agent's mu is held.
+func (r *running) apply(c *Config, mirrors bool) error {
+	if err := r.node.SetBootstrap(c.Bootstrap); err != nil {
+		return &Error{Code: CodeBadConfig, Message: err.Error(), Err: err}
+	}
+	files := slices.ContainsFunc(c.Mirrors, func(m MirrorConfig) bool { return m.TriggersDir != "" })
+	if mirrors || files {
+		if err := r.mirrors.replace(c); err != nil {
+			_ = r.node.SetBootstrap(r.agent.config.Bootstrap) // it was good before
+			return err
+		}
+	}
+	if r.server != nil {
+		r.server.limit(c.Limits)
+	}
+	return nil
+}
+
+func (s *server) limit(c LimitsConfig) {
+	s.requests.set(c.Requests)
+	s.watches.set(c.Watches)
+}
+
+// changedKeys lists the key paths in which two configurations differ.
+func changedKeys(old, new *Config) (keys []string) {
+	values := map[string]any{}
+	eachSetting(reflect.ValueOf(old).Elem(), "", func(key string, v reflect.Value) { values[key] = v.Interface() })
+	eachSetting(reflect.ValueOf(new).Elem(), "", func(key string, v reflect.Value) {
+		was, ok := values[key].([]string)
+		is, ok2 := v.Interface().([]string)
+		if ok && ok2 && slices.Equal(was, is) { // nil and empty are the same list
+			return
+		}
+		if !reflect.DeepEqual(values[key], v.Interface()) {
+			keys = append(keys, key)
+		}
+	})
+	if !sameList(old.Mirrors, new.Mirrors) {
+		keys = append(keys, "mirrors")
+	}
+	if !sameList(old.Triggers, new.Triggers) {
+		keys = append(keys, "triggers")
+	}
+	return keys
+}
+
+// ReloadFile reloads from the file, and keeps an error as an alarm until a reload works. It is what SIGHUP does.
+func (a *Agent) ReloadFile() { _, _, _ = a.reload() } // it is in the log, and an error raises an alarm
+
+func (a *Agent) reload() (applied, waiting []string, err error) {
+	if a.options.Load == nil {
+		return nil, nil, badRequest("this agent was not started from a file")
+	}
+	c, err := a.options.Load()
+	if err == nil {
+		applied, waiting, err = a.Reload(c)
+	}
+	if err != nil {
+		a.alarms.Raise("bad-reload", "", "the old settings stay in force: "+err.Error())
+		return nil, nil, err
+	}
+	a.alarms.Clear("bad-reload", "")
+	a.log.Info("configuration reloaded", "applied", strings.Join(applied, " "), "need_restart", strings.Join(waiting, " "))
+	return applied, waiting, nil
+}
