@@ -61,10 +61,10 @@ func (n *Node) fetches(ctx context.Context, s *session) {
 		case <-s.fetchBell:
 		}
 		s.mu.Lock()
-		early := time.Now().Before(s.fetchAfter)
+		early := time.Until(s.fetchAfter)
 		s.mu.Unlock()
-		if early {
-			continue
+		if early > 0 && !wait(ctx, early) { // waited out: the bell may have rung for wants that came since
+			return
 		}
 		found, asked, err := n.fetch(ctx, s)
 		if ctx.Err() != nil {

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"hash/maphash"
 	"os"
 	"path/filepath"
@@ -206,5 +207,35 @@ func TestSplitKeepsMessagesWithinTheLimit(t *testing.T) {
 	}
 	if blocks != len(queue) {
 		t.Errorf("%d blocks in messages, want %d", blocks, len(queue))
+	}
+}
+
+// askedReplica counts how often it is asked what it wants.
+type askedReplica struct {
+	*fakeReplica
+	asked chan struct{}
+}
+
+func (r askedReplica) Wants(peer record.PublicKey, limit int) []record.Want {
+	r.asked <- struct{}{}
+	return r.fakeReplica.Wants(peer, limit)
+}
+
+func TestBellDuringBackOffIsNotLost(t *testing.T) {
+	r := askedReplica{newFake(testKey(t), nil), make(chan struct{}, 1)}
+	n := &Node{replica: r}
+	s := &session{fetchBell: make(chan struct{}, 1)}
+	s.fetchAfter = time.Now().Add(50 * time.Millisecond)
+	ring(s.fetchBell)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go n.fetches(ctx, s)
+	select {
+	case <-r.asked:
+	case <-time.After(20 * time.Second):
+		t.Error("the peer is never asked")
+	}
+	if time.Now().Before(s.fetchAfter) {
+		t.Error("the peer is asked within its back-off")
 	}
 }
