@@ -13,6 +13,8 @@ import (
 
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
+	"syncagent/sync/mirror"
+	"syncagent/sync/trigger"
 )
 
 const importHelp = `Copy the files of a directory into the store: DIR/a/b becomes PREFIX/a/b, with the
@@ -23,21 +25,31 @@ Symbolic links are not followed. They, special files, files over 256 KiB and nam
 cannot be paths are reported and left out; the exit code is then 8. Names beginning
 with .syncagent belong to mirrors and are left out silently.
 
+In place of DIR, a tar file (gzipped or not), the JSON lines of export, what
+"consul kv export" writes, or the answer of "etcdctl get --prefix -w json"; "-" is
+standard input. The kind is seen from the content, or said with --format.
+
+--watch goes on after that, and puts and deletes what changes in DIR, as a mirror with
+--mode push --preserve-mode does; it keeps a marker file in DIR.
+
 --delete also deletes the paths below PREFIX that have no file in DIR. What stands for
 a file that was left out or could not be read stays.`
 
-type importFlags struct{ remove, yes, dryRun bool }
+type importFlags struct {
+	remove, yes, dryRun, watch bool
+	format                     string
+}
 
 func (c *cli) importCmd() *cobra.Command {
 	var f importFlags
 	cmd := &cobra.Command{
-		Use:   "import DIR PREFIX",
-		Short: "Copy a directory into the store",
+		Use:   "import DIR|FILE|- PREFIX",
+		Short: "Copy a directory, a tar file or another store's export into the store",
 		Long:  importHelp,
-		Args:  args(2, "DIR", "PREFIX"),
+		Args:  args(2, "DIR|FILE|-", "PREFIX"),
 		ValidArgsFunction: func(cmd *cobra.Command, words []string, typed string) ([]string, cobra.ShellCompDirective) {
 			if len(words) == 0 {
-				return nil, cobra.ShellCompDirectiveFilterDirs
+				return nil, cobra.ShellCompDirectiveDefault
 			}
 			return c.completePaths(2)(cmd, words, typed)
 		},
@@ -48,6 +60,10 @@ func (c *cli) importCmd() *cobra.Command {
 	cmd.Flags().BoolVar(&f.remove, "delete", false, "delete the paths below PREFIX that have no file in DIR")
 	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "with --delete: even if DIR is empty")
 	cmd.Flags().BoolVarP(&f.dryRun, "dry-run", "n", false, "print what would be written and deleted, change nothing")
+	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on, and put and delete what changes in DIR")
+	cmd.Flags().StringVar(&f.format, "format", "", "what it is: `dir`, tar, json, consul or etcd (default: by its content)")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"dir", "tar", "json", "consul", "etcd"}, cobra.ShellCompDirectiveNoFileComp))
+	exclusive(cmd, "watch", "dry-run")
 	c.addKeyFlag(cmd)
 	return cmd
 }
@@ -82,11 +98,23 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 	if err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fileFailure("directory", dir, err)
+	switch as := format(flags.format); as {
+	case "", formatDir, formatTar, formatJSON, formatConsul, formatEtcd:
+	default:
+		return usagef("--format %q: want dir, tar, json, consul or etcd", flags.format)
 	}
-	defer root.Close() //nolint:errcheck // read only
+	root, stream, err := c.openImport(dir, format(flags.format))
+	if err != nil {
+		return err
+	}
+	if root != nil {
+		defer root.Close() //nolint:errcheck // read only
+	} else {
+		defer stream.Close() //nolint:errcheck // read only
+	}
+	if flags.watch && root == nil {
+		return usagef("--watch needs a directory, not %s", dir)
+	}
 	client, err := c.dial()
 	if err != nil {
 		return err
@@ -96,13 +124,22 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 	if err := i.listStore(ctx, prefix); err != nil {
 		return err
 	}
-	if err = i.copyFiles(ctx, root, prefix); err == nil && flags.remove {
+	if root != nil {
+		err = i.copyFiles(ctx, root, prefix)
+	} else {
+		err = i.copyStream(ctx, stream, format(flags.format), prefix)
+	}
+	if err == nil && flags.remove {
 		err = i.deleteRest(ctx)
 	}
 	if err == nil {
 		err = i.batch.flush(ctx)
 	}
-	return i.finish(err)
+	copied := err == nil
+	if err = i.finish(err); !copied || !flags.watch {
+		return err
+	}
+	return c.mirror(ctx, prefix, dir, mirrorFlags{mode: string(mirror.ModePush), preserveMode: true, maxDelete: 0.5, timeout: trigger.DefaultTimeout})
 }
 
 func (i *importer) listStore(ctx context.Context, prefix string) error {

@@ -86,7 +86,7 @@ func (c *cli) addCommands(root *cobra.Command) {
 		}
 	}
 	add("data", c.putCmd(), c.getCmd(), c.lsCmd(), c.rmCmd(), c.countCmd(), c.batchCmd(), c.watchCmd(), c.historyCmd(),
-		c.restoreCmd(), c.importCmd(), c.mirrorCmd())
+		c.restoreCmd(), c.importCmd(), c.exportCmd(), c.mirrorCmd())
 	add("setup", c.initCmd(), c.joinCmd(), c.tokenCmd(), c.agentCmd(), c.reloadCmd(), c.aclCmd(), c.configCmd(), c.completionCmd())
 	add("look", c.statusCmd(), c.peersCmd(), c.doctorCmd(), c.diffCmd(), c.idCmd(), c.versionCmd())
 }

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"archive/tar"
+	"bufio"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"syncagent/agent"
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
+)
+
+const exportHelp = `Copy what is below PREFIX to DEST: a directory that is empty or not there yet, a file
+that ends in .tar, .tar.gz or .tgz, or else a file of JSON lines; "-" is standard output,
+JSON lines unless --format says tar.
+
+Names are those below PREFIX, so that import DEST PREFIX is the way back. Files have
+the mode of their entry, or 0600; all that is made is for its owner only until then.
+A path that has others below it cannot be a file: in a directory or a tar file it is left
+out and reported, and the exit code is 8. An export is no backup of an agent: it holds no
+history, authors or times to live.`
+
+func (c *cli) exportCmd() *cobra.Command {
+	var as string
+	cmd := &cobra.Command{
+		Use:   "export PREFIX DEST",
+		Short: "Copy a part of the store to a directory, a tar file or JSON lines",
+		Long:  exportHelp,
+		Args:  args(2, "PREFIX", "DEST"),
+		ValidArgsFunction: func(cmd *cobra.Command, words []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(words) == 1 {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return c.completePaths(1)(cmd, words, typed)
+		},
+		RunE: func(cmd *cobra.Command, words []string) error {
+			return c.export(cmd.Context(), words[0], words[1], format(as))
+		},
+	}
+	cmd.Flags().StringVar(&as, "format", "", "`FORMAT` of DEST: dir, tar or json (default: by its name)")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"dir", "tar", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// exportFormat is the format that a destination's name stands for.
+func exportFormat(dest string) format {
+	info, err := os.Stat(dest)
+	switch {
+	case dest == "-":
+		return formatJSON
+	case err == nil && info.IsDir(), strings.HasSuffix(dest, "/"):
+		return formatDir
+	case isTarName(dest):
+		return formatTar
+	case strings.HasSuffix(dest, ".json"), strings.HasSuffix(dest, ".jsonl"):
+		return formatJSON
+	}
+	return formatDir
+}
+
+func isTarName(name string) bool { return strings.HasSuffix(name, ".tar") || zipped(name) }
+
+func zipped(name string) bool {
+	return strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz")
+}
+
+// exporter takes entries under names relative to the prefix.
+type exporter interface {
+	entry(name string, e *apiv1.Entry) error
+	// finish makes everything durable, or removes what is not whole.
+	finish(err error) error
+}
+
+func (c *cli) export(ctx context.Context, prefix, dest string, as format) error {
+	prefix, err := record.CleanPrefix(prefix)
+	if err != nil {
+		return err
+	}
+	if as == "" {
+		as = exportFormat(dest)
+	}
+	client, err := c.dial()
+	if err != nil {
+		return err
+	}
+	var above map[string]bool
+	if as != formatJSON {
+		if above, err = directories(ctx, client, prefix); err != nil {
+			return err
+		}
+	}
+	out, err := c.openExport(dest, as)
+	if err != nil {
+		return err
+	}
+	written, left := 0, 0
+	var faulty error // of the destination, not of the agent
+	_, err = listEntries(ctx, client, prefix, true, func(e *apiv1.Entry) error {
+		name := strings.TrimPrefix(strings.TrimPrefix(e.GetPath(), strings.TrimSuffix(prefix, "/")), "/")
+		switch {
+		case name == "":
+			c.warnLeftOut(e.GetPath(), "it is the prefix itself")
+		case above[e.GetPath()]:
+			c.warnLeftOut(e.GetPath(), "there are paths below it")
+		default:
+			written++
+			faulty = out.entry(name, e)
+			return faulty
+		}
+		left++
+		return nil
+	})
+	if err != nil && faulty == nil {
+		_ = out.finish(err) // the agent's error is the one that counts
+		return err
+	}
+	if err = out.finish(faulty); err != nil {
+		return failf(exitError, "file", "write %s: %w", dest, plain(err))
+	}
+	if dest != "-" {
+		c.note("%d exported", written)
+	}
+	if left > 0 {
+		return failf(exitPartly, "partly", "left out %d paths", left).withHint("each is named above with the reason")
+	}
+	return nil
+}
+
+func (c *cli) warnLeftOut(path, why string) {
+	fmt.Fprintf(c.stderr, "syncagent: left out %s: %s\n", path, why)
+}
+
+// directories gives the paths that have others below them.
+func directories(ctx context.Context, client *agent.Client, prefix string) (map[string]bool, error) {
+	above := map[string]bool{}
+	_, err := listEntries(ctx, client, prefix, false, func(e *apiv1.Entry) error {
+		for p := path.Dir(e.GetPath()); p != "/" && !above[p]; p = path.Dir(p) {
+			above[p] = true
+		}
+		return nil
+	})
+	return above, err
+}
+
+func (c *cli) openExport(dest string, as format) (exporter, error) {
+	switch as {
+	case formatDir:
+		return newDirExport(dest)
+	case formatTar, formatJSON:
+	default:
+		return nil, usagef("format %q: want dir, tar or json", as)
+	}
+	s := &streamExport{}
+	if dest == "-" {
+		s.out = bufio.NewWriterSize(c.stdout, 1<<16)
+	} else {
+		f, err := os.CreateTemp(filepath.Dir(dest), ".syncagent-new-*") // for its owner only
+		if err != nil {
+			return nil, fileFailure("destination", dest, err)
+		}
+		s.file, s.dest, s.out = f, dest, bufio.NewWriterSize(f, 1<<16)
+	}
+	if as == formatTar {
+		var to io.Writer = s.out
+		if zipped(dest) {
+			s.zip = gzip.NewWriter(s.out)
+			to = s.zip
+		}
+		s.tar = tar.NewWriter(to)
+	}
+	return s, nil
+}
+
+// streamExport writes a tar file or JSON lines.
+type streamExport struct {
+	file *os.File // nil: standard output
+	dest string
+	out  *bufio.Writer
+	zip  *gzip.Writer // nil: not zipped
+	tar  *tar.Writer  // nil: JSON
+}
+
+// exportLine is an entry as import reads it, and batch as well when the prefix was /.
+type exportLine struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value string `json:"value_base64"`
+	Mode  string `json:"mode,omitempty"`
+}
+
+func (s *streamExport) entry(name string, e *apiv1.Entry) error {
+	if s.tar == nil {
+		l := exportLine{Op: "put", Path: "/" + name, Value: base64.StdEncoding.EncodeToString(e.GetValue())}
+		if e.Mode != nil {
+			l.Mode = fmt.Sprintf("%04o", e.GetMode())
+		}
+		printJSON(s.out, l)
+		return nil // out keeps its errors
+	}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(e.GetValue())), Mode: int64(exportMode(e)), ModTime: writtenAt(e)}
+	if err := s.tar.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err := s.tar.Write(e.GetValue())
+	return err
+}
+
+func (s *streamExport) finish(err error) error {
+	if err == nil && s.tar != nil {
+		err = s.tar.Close()
+	}
+	if err == nil && s.zip != nil {
+		err = s.zip.Close()
+	}
+	if err == nil {
+		err = s.out.Flush()
+	}
+	if s.file == nil {
+		return err
+	}
+	if err == nil {
+		err = s.file.Sync()
+	}
+	if err = errors.Join(err, s.file.Close()); err == nil {
+		err = os.Rename(s.file.Name(), s.dest)
+	}
+	if err != nil {
+		_ = os.Remove(s.file.Name()) // it is not whole
+	}
+	return err
+}
+
+// exportMode is the mode of a file made of an entry.
+func exportMode(e *apiv1.Entry) fs.FileMode {
+	if e.Mode == nil {
+		return 0o600
+	}
+	return fs.FileMode(e.GetMode())
+}
+
+// writtenAt is when the entry was written, to the second.
+func writtenAt(e *apiv1.Entry) time.Time {
+	if t, err := time.Parse(time.RFC3339, timeOf(e.GetHlc())); err == nil {
+		return t
+	}
+	return time.Time{}
+}
+
+// dirExport writes files into a directory that was empty. Its root keeps every name inside.
+type dirExport struct{ root *os.Root }
+
+func newDirExport(dest string) (*dirExport, error) {
+	if err := os.MkdirAll(dest, 0o700); err != nil {
+		return nil, fileFailure("destination", dest, err)
+	}
+	root, err := os.OpenRoot(dest)
+	if err != nil {
+		return nil, fileFailure("destination", dest, err)
+	}
+	entries, err := readDir(root, ".")
+	if err == nil && len(entries) > 0 {
+		err = usagef("%s is not empty", dest).withHint("syncagent mirror --once brings a directory up to date")
+	}
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return &dirExport{root}, nil
+}
+
+func (d *dirExport) entry(name string, e *apiv1.Entry) error {
+	if err := d.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(e.GetValue())
+	if err == nil {
+		err = f.Chmod(exportMode(e))
+	}
+	return errors.Join(err, f.Close())
+}
+
+func (d *dirExport) finish(err error) error { return errors.Join(err, d.root.Close()) }
