@@ -87,7 +87,7 @@ func (f *fleet) apply(rules ...string) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		f.t.Fatal(err)
 	}
-	f.hosts[0].must("acl", "apply", file)
+	f.hosts[0].must("acl", "apply", file, "--drop") // a test that takes a right away means it
 	for _, h := range f.hosts {
 		if h.process == nil {
 			continue
