@@ -291,7 +291,7 @@ func (r *running) newServer(ctx context.Context) *server {
 	a.mu.Lock()
 	r.server = s
 	a.mu.Unlock()
-	s.page = newStatusPage(s.service, c.API.Socket, ctx)
+	s.page = newStatusPage(ctx, s.service, c.API.Socket)
 	r.metrics.registry.MustRegister(collector{s.service})
 	return s
 }

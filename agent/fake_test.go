@@ -344,7 +344,7 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 	for _, c := range change {
 		c(s)
 	}
-	s.page = newStatusPage(s.service, "/run/s", ctx)
+	s.page = newStatusPage(ctx, s.service, "/run/s")
 	s.metrics.registry.MustRegister(collector{s.service})
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := listenSocket(APIConfig{Socket: socket, SocketMode: 0o660})

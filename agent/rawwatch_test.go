@@ -154,7 +154,7 @@ func TestRawWatchRefuses(t *testing.T) {
 		status         int
 	}{
 		{http.MethodPost, "/v1/watch/a", http.StatusBadRequest},
-		{http.MethodGet, "/v1/watch/a?sinse=1", http.StatusBadRequest},
+		{http.MethodGet, "/v1/watch/a?sience=1", http.StatusBadRequest},
 		{http.MethodGet, "/v1/watch/a?since=1&since=2", http.StatusBadRequest},
 		{http.MethodGet, "/v1/watch/a?values=yes", http.StatusBadRequest},
 		{http.MethodGet, "/v1/watch/a?since=zzz", http.StatusBadRequest},

@@ -41,7 +41,7 @@ type statusPage struct {
 	counted  time.Time
 }
 
-func newStatusPage(s *service, socket string, stop context.Context) *statusPage {
+func newStatusPage(stop context.Context, s *service, socket string) *statusPage {
 	return &statusPage{service: s, socket: socket, stop: stop, viewers: make(chan struct{}, pageViewers)}
 }
 
