@@ -136,3 +136,31 @@ func TestWrittenListsWhatAKeyWrote(t *testing.T) {
 		t.Errorf("since: %s", got)
 	}
 }
+
+// BenchmarkPreview looks at 100,000 paths; a policy is applied after one such look.
+func BenchmarkPreview(b *testing.B) {
+	n := newTestNet(b, 1)
+	a := benchStore(b, n, 100_000, 1000)
+	signed, err := acl.ParseSigned(n.policy(hosts, "* peer", "* / read"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	next := acl.CompileFile(n.id, signed.File)
+	for b.Loop() {
+		snap, err := a.Snapshot()
+		if err != nil {
+			b.Fatal(err)
+		}
+		lost := 0
+		err = snap.Preview(next, func(c PathChange) error {
+			if c.Lost != nil {
+				lost++
+			}
+			return nil
+		})
+		snap.Close()
+		if err != nil || lost != 100_000 {
+			b.Fatalf("%d lost, %v", lost, err)
+		}
+	}
+}

@@ -72,6 +72,11 @@ func (c *cli) revoke(ctx context.Context, who string, f revokeFlags) error {
 	if err != nil {
 		return err
 	}
+	if c.stdin.terminal() { // before any deadline runs
+		if err := c.confirm(f.yes, fmt.Sprintf("revoke %s, and void everything it wrote but %d versions", who, len(keeps))); err != nil {
+			return err
+		}
+	}
 	// What a revocation takes away is meant.
 	return c.applyPolicy(ctx, f.keyFile, lossFlags{drop: true}, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
 		if now == nil {
@@ -84,12 +89,6 @@ func (c *cli) revoke(ctx context.Context, who string, f revokeFlags) error {
 		if slices.Contains(cfg.Admins, key.String()) && now.File.AliasOf(key) == "" {
 			return nil, usagef("%s is an admin key: no policy takes it back", key).
 				withHint("remove it from admins in the configuration of every host")
-		}
-		if c.stdin.terminal() {
-			question := fmt.Sprintf("revoke %s, and void everything it wrote but %d versions", key, len(keeps))
-			if err := c.confirm(f.yes, question); err != nil {
-				return nil, err
-			}
 		}
 		return c.revokeText(now, network, key, keeps)
 	})

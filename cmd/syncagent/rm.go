@@ -169,7 +169,7 @@ func (c *cli) confirm(yes bool, question string) error {
 		return errors.Join(failf(exitError, "refused", "no answer"), err)
 	}
 	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return failf(exitError, "refused", "not confirmed, nothing deleted")
+		return failf(exitError, "refused", "not confirmed, nothing changed")
 	}
 	return nil
 }
