@@ -92,7 +92,8 @@ func (s *mirrorSet) advance() {
 	list, _ := s.Status()
 	for _, a := range s.alarms.List() {
 		known := slices.ContainsFunc(list, func(m *apiv1.Mirror) bool { return m.GetName() == a.Subject })
-		if strings.HasPrefix(a.Code, "mirror-") && !known {
+		// A trigger that still fails raises its alarm again at once.
+		if strings.HasPrefix(a.Code, "mirror-") && !known || a.Code == "trigger-failed" {
 			s.alarms.Clear(a.Code, a.Subject)
 		}
 	}

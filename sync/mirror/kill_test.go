@@ -22,7 +22,10 @@ import (
 	"syncagent/sync/trigger"
 )
 
-const childEnv = "SYNCAGENT_TEST_MIRROR_CHILD"
+const (
+	childEnv   = "SYNCAGENT_TEST_MIRROR_CHILD"
+	guardedEnv = "SYNCAGENT_TEST_MIRROR_GUARDED" // the child checks and tries its changes
+)
 
 func TestMain(m *testing.M) {
 	if top := os.Getenv(childEnv); top != "" {
@@ -89,9 +92,9 @@ func difference(was, is map[string]string) []op {
 	return ops
 }
 
-func killOptions(top string) Options {
+func killOptions(top string, guarded bool) Options {
 	dir := filepath.Join(top, "out")
-	return Options{
+	o := Options{
 		Prefix: "/p", Dir: dir, StateDir: filepath.Join(top, "state"), Recheck: 30 * time.Millisecond, MaxDelete: 1,
 		Triggers: trigger.New(trigger.Options{
 			Specs: []trigger.Spec{{
@@ -101,6 +104,10 @@ func killOptions(top string) Options {
 			Prefix: "/p", Dir: dir, DebounceMin: time.Millisecond, DebounceMax: 20 * time.Millisecond,
 		}),
 	}
+	if guarded { // the check insists on the whole, also of what does not change
+		o.Check, o.Trial = shell(`test -e "$SYNCAGENT_STAGED/step"`), shell(`test -e "$SYNCAGENT_DIR/step"`)
+	}
+	return o
 }
 
 // killedChild mirrors, and moves its source on, until it is killed. The step is on disk before the source takes it.
@@ -110,7 +117,7 @@ func killedChild(top string) error {
 		return err
 	}
 	src := sourceAt(step)
-	m, err := New(src, killOptions(top))
+	m, err := New(src, killOptions(top, os.Getenv(guardedEnv) != ""))
 	if err != nil {
 		return err
 	}
@@ -141,7 +148,14 @@ func readStep(top string) (int, error) {
 // A mirror that is killed anywhere leaves whole files, and the next one puts everything right: the tree equals the
 // source, nothing is left over, and the trigger has seen the last state.
 func TestG8_G9_KilledAnywhere(t *testing.T) {
-	kills := 50
+	t.Run("plain", func(t *testing.T) { testKilledAnywhere(t, 50, false) })
+	t.Run("guarded", func(t *testing.T) {
+		t.Setenv(guardedEnv, "1")
+		testKilledAnywhere(t, 30, true)
+	})
+}
+
+func testKilledAnywhere(t *testing.T, kills int, guarded bool) {
 	if testing.Short() {
 		kills = 8
 	}
@@ -164,7 +178,7 @@ func TestG8_G9_KilledAnywhere(t *testing.T) {
 		if n%3 == 0 {
 			continue // killed again before anything is put right
 		}
-		o := killOptions(top)
+		o := killOptions(top, guarded)
 		m, err := New(sourceAt(step), o)
 		if err != nil {
 			t.Fatal(err)

@@ -352,3 +352,48 @@ func TestConflictCopyNames(t *testing.T) {
 		}
 	}
 }
+
+// Somebody swaps a directory for a link to a secret place all the time: nothing of it gets into the source, and nothing
+// outside is touched.
+func TestG8_LinksAreNotFollowedIntoTheSource(t *testing.T) {
+	for _, mode := range []Mode{ModePush, ModeBoth} {
+		b := pushBench(t, mode)
+		outside := t.TempDir()
+		if err := errors.Join(os.WriteFile(filepath.Join(outside, "f"), []byte("secret"), 0o644), os.MkdirAll(b.path("d"), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		b.write("d/f", "public")
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				_ = os.Rename(b.path("d"), b.path("real")) // whatever fails fails
+				_ = os.Symlink(outside, b.path("d"))
+				_ = os.Remove(b.path("d"))
+				_ = os.Rename(b.path("real"), b.path("d"))
+			}
+		}()
+		end := time.Now().Add(time.Second)
+		for n := 0; time.Now().Before(end); n++ {
+			b.src.write(put("/p/d/g", fmt.Sprint(n)))
+			if err := b.twoWay().Once(context.Background()); err != nil && !errors.Is(err, ErrIncomplete) {
+				t.Logf("%s: %v", mode, err)
+			}
+		}
+		close(stop)
+		<-stopped
+		for p, h := range b.src.history {
+			if slices.Contains(h, "secret") {
+				t.Errorf("%s: the secret got to %s", mode, p)
+			}
+		}
+		if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {
+			t.Errorf("%s: outside is %v, %v", mode, left, err)
+		}
+	}
+}
