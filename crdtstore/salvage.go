@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/pb"
@@ -124,15 +123,6 @@ func checkTable(name string) error {
 		return bad
 	}
 	return nil
-}
-
-// setAside renames a damaged store and says where to.
-func setAside(dir string, now time.Time) (string, error) {
-	aside := filepath.Join(filepath.Dir(dir), asideName+now.UTC().Format("20060102T150405.000"))
-	if err := os.Rename(dir, aside); err != nil {
-		return "", fmt.Errorf("set damaged store aside: %w", err)
-	}
-	return aside, nil
 }
 
 // salvaged is what verifies in a damaged store.

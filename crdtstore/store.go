@@ -153,28 +153,6 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// openDir opens the rows in dir, or, if they are damaged, sets them aside and makes new ones of what verifies.
-func (s *Store) openDir(dir string) error {
-	err := s.tryOpen(dir)
-	if !damaged(err) {
-		return err
-	}
-	aside, renamed := setAside(dir, s.AgentTime())
-	if renamed != nil {
-		return errors.Join(err, renamed)
-	}
-	s.log.Error("store is damaged", "error", err, "moved_to", aside)
-	if err := s.tryOpen(dir); err != nil {
-		return err
-	}
-	if err := s.takeOver(s.salvage(aside)); err != nil {
-		return errors.Join(err, s.closeAll())
-	}
-	s.alarm("store-damaged", fmt.Sprintf("the store was damaged (%v); it was moved to %s, what still verified was carried over, "+
-		"the rest comes from the other agents; delete it when they are equal again", err, aside))
-	return nil
-}
-
 // tryOpen opens the rows in dir and reads them. After an error nothing is open.
 func (s *Store) tryOpen(dir string) error {
 	b, err := openScrubbed(dir, s.log)
