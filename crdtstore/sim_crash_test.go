@@ -36,6 +36,7 @@ var crashScenarios = []crashScenario{
 		n.put(ops[:1])
 		n.drive()
 	}},
+	{"start after a cut", false, func(s *sim, n *simNode) { s.restart(n) }},
 	{"catch-up", false, func(s *sim, n *simNode) {
 		s.fill(8, func(o *simNode) bool { return o != n })
 		n.pullAll()
@@ -92,6 +93,7 @@ type crashPoint struct {
 	keep        int
 	atStart     int // 0: the start succeeds
 	keepAtStart int
+	around      func(begins bool) // optional: called before and after the scenario itself
 }
 
 func (p crashPoint) String() string {
@@ -123,6 +125,12 @@ func crashSim(scenario crashScenario) (*sim, *simNode) {
 	for _, o := range s.nodes {
 		o.pullAll()
 	}
+	if scenario.name == "start after a cut" { // large entries were stored, the turn that names them was not
+		all := 1 << 30
+		n.keep, n.armed = &all, 2
+		n.put([]Op{{Path: "/a", Value: append(s.value(), make([]byte, 200<<10)...)}})
+		n.drive()
+	}
 	return s, n
 }
 
@@ -133,7 +141,13 @@ func runCrash(p crashPoint) (asks int, failure string) {
 		s, n := crashSim(scenario)
 		before := n.asks
 		n.keep, n.armed = &p.keep, p.at
+		if p.around != nil {
+			p.around(true)
+		}
 		scenario.run(s, n)
+		if p.around != nil {
+			p.around(false)
+		}
 		asks = n.asks - before
 		if p.at > 0 && n.store != nil {
 			s.failf("the power did not fail")
@@ -162,7 +176,7 @@ func TestG1_EveryCrashImageConverges(t *testing.T) {
 			for keep := range 3 {
 				points = append(points, crashPoint{scenario: i, at: at, keep: keep})
 				for atStart := 1; atStart <= 2; atStart++ {
-					points = append(points, crashPoint{i, at, keep, atStart, keep % 2})
+					points = append(points, crashPoint{i, at, keep, atStart, keep % 2, nil})
 				}
 			}
 		}

@@ -89,10 +89,14 @@ func (n *simNode) start() bool {
 	binary.BigEndian.PutUint64(src[8:], uint64(n.id))
 	binary.BigEndian.PutUint64(src[16:], n.boots)
 	n.disk.before = n.power
-	s, err := Open(Options{
-		Network: n.sim.network, Key: testKey(n.name), Admins: []record.PublicKey{record.KeyOf(testKey("admin"))},
-		Clock: simClock{n}, Rand: rand.NewChaCha8(src), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		OnCommit: n.announce, OnWants: func() { n.sim.wake(n.id) }, kv: &simDisk{n.disk, n},
+	var s *Store
+	err := died(func() (err error) {
+		s, err = Open(Options{
+			Network: n.sim.network, Key: testKey(n.name), Admins: []record.PublicKey{record.KeyOf(testKey("admin"))},
+			Clock: simClock{n}, Rand: rand.NewChaCha8(src), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			OnCommit: n.announce, OnWants: func() { n.sim.wake(n.id) }, kv: &simDisk{n.disk, n},
+		})
+		return err
 	})
 	if err != nil {
 		if !errors.Is(err, errPower) {
@@ -108,6 +112,18 @@ func (n *simNode) start() bool {
 	}
 	n.checkRestart()
 	return true
+}
+
+// died turns the panic of a step at which a test lets the process die into an error.
+func died(fn func() error) (err error) {
+	defer func() {
+		if r := recover(); r == errPower {
+			err = errPower
+		} else if r != nil {
+			panic(r)
+		}
+	}()
+	return fn()
 }
 
 // power is asked before every commit and sync.
@@ -131,7 +147,7 @@ func (n *simNode) drive() {
 	}
 	n.before, n.beforeGen = n.last, n.lastGen
 	for turns := 0; ; turns++ {
-		if err := s.step(); err != nil {
+		if err := died(s.step); err != nil {
 			if !errors.Is(err, errPower) {
 				n.sim.failf("%s: a turn failed: %v", n.name, err)
 			}
