@@ -17,7 +17,7 @@ cc   := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $(firstword $(
 race := $(if $(cc),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz chaos bench build install proto clean
+.PHONY: help demo test lint fuzz chaos bench build install deb proto clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ build: ## bin/syncagent, static
 
 install: build ## bin/syncagent into $(DESTDIR)$(PREFIX)/bin
 	install -D -m 0755 bin/syncagent '$(DESTDIR)$(PREFIX)/bin/syncagent'
+
+deb: build ## dist/syncagent_VERSION_ARCH.deb, the same bytes for the same commit
+	@configs/deb.sh '$(version)'
 
 proto: ## generate the API code from its .proto file
 	$(GO) run ./agent/internal/protogen agent/api/v1/syncagent.proto agent/api/health/v1/health.proto
