@@ -2,7 +2,7 @@
 
 GO       ?= go
 FUZZTIME ?= 10m
-BENCH    ?= .
+BENCH    ?=
 SEEDS    ?= 10000
 ROUNDS   ?= 40
 TESTFLAGS ?=
@@ -17,7 +17,7 @@ cc   := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $(firstword $(
 race := $(if $(cc),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz chaos bench build install deb proto clean
+.PHONY: help demo test lint fuzz chaos faults bench build install deb proto clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ ifeq ($(race),)
 endif
 	$(GO) test $(race) -shuffle=on $(TESTFLAGS) ./...
 ifneq ($(race),)
-	$(GO) test -run '^TestSimulation$$' ./crdtstore # many more seeds than fit beside the race detector
+	$(GO) test $(TESTFLAGS) -run '^TestSimulation$$' ./crdtstore # many more seeds than fit beside the race detector
 endif
 
 lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up to date
@@ -44,12 +44,13 @@ fuzz: ## every fuzz target for FUZZTIME (10m)
 	@test/fuzz.sh $(FUZZTIME)
 
 chaos: ## SEEDS (10000) simulated histories, partitions in virtual time, ROUNDS (40) of faults for real processes (root)
-	$(GO) test -timeout 0 -run '^TestSimulation$$' -v -seeds=$(SEEDS) ./crdtstore
+	$(GO) test -timeout 0 -run '^(TestSimulation|TestG1_EveryCrashImageConverges)$$' -v -seeds=$(SEEDS) -sim.all ./crdtstore
 	$(GO) test -timeout 0 -v -schedules=300 -agents=100 ./test/virtual
 	$(GO) test -timeout 0 -v -rounds=$(ROUNDS) ./test/chaos
 
-bench: ## every benchmark matching BENCH (all)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+bench: ## one table of figures beside their goals; BENCH=. runs the packages' own benchmarks that match, too
+	$(GO) run ./test/bench -repeat 3
+	$(if $(BENCH),$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...)
 
 build: ## bin/syncagent, static
 	@[ -e bin/syncagent ] || echo 'building bin/syncagent; with a cold cache this takes a minute or two' >&2
