@@ -48,6 +48,9 @@ chaos: ## SEEDS (10000) simulated histories, partitions in virtual time, ROUNDS 
 	$(GO) test -timeout 0 -v -schedules=300 -agents=100 ./test/virtual
 	$(GO) test -timeout 0 -v -rounds=$(ROUNDS) ./test/chaos
 
+faults: ## tests of the tests: planted faults must be found, dying at any named step must be survived
+	$(GO) test -timeout 20m -tags faults -run 'PlantedFaults|Failpoints' -v ./crdtstore
+
 bench: ## one table of figures beside their goals; BENCH=. runs the packages' own benchmarks that match, too
 	$(GO) run ./test/bench -repeat 3
 	$(if $(BENCH),$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...)
