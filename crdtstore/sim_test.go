@@ -337,6 +337,9 @@ func (s *sim) changePolicy() {
 	case 7:
 		p.revoked[i] = i != 0
 	}
+	if s.chance(4) {
+		clear(p.revoked) // an older text's revocations count all the same
+	}
 	s.publish(p)
 }
 
