@@ -145,6 +145,9 @@ func KeepFormer(text []byte, before *File) ([]byte, error) {
 			name(k.Key, "")
 		}
 	}
+	for _, r := range before.Retired {
+		name(r.Key, "")
+	}
 	return d.checked("keep former keys")
 }
 

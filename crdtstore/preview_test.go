@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"syncagent/acl"
 	"syncagent/crdtstore/record"
@@ -163,4 +164,24 @@ func BenchmarkPreview(b *testing.B) {
 			b.Fatalf("%d lost, %v", lost, err)
 		}
 	}
+}
+
+// BenchmarkPolicySwitch puts another policy in force over 100,000 paths: from its return on every read judges by it.
+// settled/op is when all rows are right by it; reads go on meanwhile.
+func BenchmarkPolicySwitch(b *testing.B) {
+	n := newTestNet(b, 1)
+	a := benchStore(b, n, 100_000, 1000)
+	var settled time.Duration
+	for i := 0; b.Loop(); i++ {
+		text := n.policy(hosts, "* peer", []string{"* /bench/1 rw", "* / rw"}[i%2])
+		start := time.Now()
+		if err := a.SetPolicy(context.Background(), text); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		a.settle()
+		settled += time.Since(start)
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(settled.Milliseconds())/float64(b.N), "settled-ms/op")
 }
