@@ -122,3 +122,47 @@ func TestHeldRemovalsAreConfirmed(t *testing.T) {
 	}
 	waitUntil(t, "removed", func() bool { return count() == 0 && !a.hasAlarm("mirror-held") })
 }
+
+// What is edited in one directory reaches the other one, through the store, with its mode; what the policy or a limit
+// refuses is named and holds up nothing else.
+func TestMirrorsPushAndGoBothWays(t *testing.T) {
+	top := t.TempDir()
+	left, right, pushed := filepath.Join(top, "left"), filepath.Join(top, "right"), filepath.Join(top, "pushed")
+	a := mirrorAgent(t, func(c *Config) {
+		c.Mirrors = []MirrorConfig{
+			{Name: "left", Prefix: "/shared", Dir: left, Mode: "both", PreserveMode: true, ConflictCopy: true},
+			{Name: "right", Prefix: "/shared", Dir: right, Mode: "both", PreserveMode: true},
+			{Name: "pushed", Prefix: "/pushed", Dir: pushed, Mode: "push"},
+		}
+	})
+	write := func(file, text string, mode os.FileMode) {
+		t.Helper()
+		waitUntil(t, "the directory is there", func() bool { _, err := os.Stat(filepath.Dir(file)); return err == nil })
+		if err := os.WriteFile(file, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holds := func(file, text string, mode os.FileMode) func() bool {
+		return func() bool {
+			b, err := os.ReadFile(file)
+			info, serr := os.Stat(file)
+			return err == nil && serr == nil && string(b) == text && info.Mode().Perm() == mode
+		}
+	}
+	write(filepath.Join(left, "a"), "from the left", 0o600)
+	waitUntil(t, "right has it", holds(filepath.Join(right, "a"), "from the left", 0o600))
+	write(filepath.Join(right, "a"), "from the right", 0o600)
+	waitUntil(t, "left has it", holds(filepath.Join(left, "a"), "from the right", 0o600))
+	if err := os.Remove(filepath.Join(left, "a")); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "it is gone", func() bool { _, err := os.Stat(filepath.Join(right, "a")); return os.IsNotExist(err) })
+
+	write(filepath.Join(pushed, "large"), strings.Repeat("x", record.MaxInlineValue+1), 0o644)
+	write(filepath.Join(pushed, "small"), "s", 0o644)
+	waitUntil(t, "it was put", func() bool {
+		r, err := a.client.KV.Get(t.Context(), connect.NewRequest(&apiv1.GetRequest{Path: "/pushed/small"}))
+		return err == nil && string(r.Msg.GetEntry().GetValue()) == "s"
+	})
+	waitUntil(t, "the other is named", func() bool { return a.hasAlarm("mirror-incomplete") })
+}

@@ -397,3 +397,52 @@ func TestG8_LinksAreNotFollowedIntoTheSource(t *testing.T) {
 		}
 	}
 }
+
+// A local edit that comes while the source's version is on its way is not overwritten unseen.
+func TestEditDuringAPassIsNotLost(t *testing.T) {
+	b := pushBench(t, ModeBoth)
+	b.write("a", "1")
+	b.push()
+	b.src.write(put("/p/a", "remote"))
+	edited := false
+	b.src.onFetch = func(*fakeSource, []string) {
+		if !edited {
+			edited = true
+			b.write("a", "local")
+			later := time.Now().Add(time.Minute)
+			if err := os.Chtimes(b.path("a"), later, later); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	b.push()
+	b.expect(map[string]string{"a": "local"})
+	b.expectSource(map[string]string{"a": "local"})
+	if h := b.src.history["/p/a"]; !slices.Contains(h, "remote") {
+		t.Errorf("history %q", h)
+	}
+}
+
+func TestFileIsPutWhenItIsLeftAlone(t *testing.T) {
+	b := pushBench(t, ModePush)
+	m := b.mirror()
+	m.settle = 2 * time.Second
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	eventually(t, "start", func() bool { return m.Status().State == StateOK })
+	text := ""
+	for i := range 5 {
+		text += fmt.Sprint(i)
+		b.write("a", text)
+		time.Sleep(20 * time.Millisecond) // the pace of the writer
+	}
+	eventually(t, "put", func() bool { return b.src.tree()["a"] == text })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if h := b.src.history["/p/a"]; len(h) != 1 {
+		t.Errorf("parts of the file were put: %q", h)
+	}
+}

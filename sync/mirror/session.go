@@ -200,9 +200,11 @@ func (s *session) follow(ctx context.Context, box *inbox, ended chan error) (syn
 		}
 		synced = true
 		switch {
-		case s.moved > 0 || len(s.young) > 0:
+		case len(s.young) > 0:
+			retry.Reset(max(s.m.settle, moveWait))
+		case s.moved > 0:
 			moves++
-			retry.Reset(moveWait << min(moves-1, 7))
+			retry.Reset(moveWait << min(moves-1, 5))
 		case len(s.failing) > 0:
 			moves, failures = 0, failures+1
 			retry.Reset(jitter(min(retryMin<<min(failures-1, 10), retryMax)))
@@ -419,7 +421,7 @@ func (s *session) report() {
 	if len(s.held) > 0 {
 		state = StateHeld
 	}
-	if s.moved > 0 {
+	if s.moved > 0 || len(s.young) > 0 {
 		state = StateSyncing
 	}
 	_, problems := s.problems(maxProblems)
