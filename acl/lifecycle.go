@@ -105,13 +105,29 @@ func Retire(text []byte, key record.PublicKey, until time.Time) ([]byte, error) 
 	return d.checked("retire")
 }
 
-// KeepFormer gives the unsigned text with a former line for each key that before names and text does not: agents that
-// meet its old blocks then know it, and do not take them for a stranger's.
+// KeepFormer gives the unsigned text with what must not be forgotten of the one before: revoke lines, which count for
+// ever, as Revoke writes them, and a former line for each key that before names and text does not. Agents that meet old
+// blocks of such a key then know it, and do not take them for a stranger's.
 func KeepFormer(text []byte, before *File) ([]byte, error) {
 	text = Unsigned(text)
+	if before == nil {
+		return text, nil
+	}
 	f, err := Parse(text)
-	if err != nil || before == nil {
-		return text, err
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range before.Revoked {
+		said := slices.ContainsFunc(f.Revoked, func(o KeyLine) bool { return o.Key == k.Key })
+		if said && f.AliasOf(k.Key) == "" {
+			continue
+		}
+		if text, err = Revoke(text, k.Key, nil); err != nil {
+			return nil, err
+		}
+		if f, err = Parse(text); err != nil {
+			return nil, err
+		}
 	}
 	known := map[record.PublicKey]bool{}
 	for _, id := range f.Identities {
@@ -140,10 +156,8 @@ func KeepFormer(text []byte, before *File) ([]byte, error) {
 	for _, id := range before.Identities {
 		name(id.Key, id.Alias)
 	}
-	for _, lines := range [][]KeyLine{before.Former, before.Revoked} {
-		for _, k := range lines {
-			name(k.Key, "")
-		}
+	for _, k := range before.Former {
+		name(k.Key, "")
 	}
 	for _, r := range before.Retired {
 		name(r.Key, "")

@@ -147,10 +147,14 @@ func TestRetire(t *testing.T) {
 func TestKeepFormer(t *testing.T) {
 	before := mustParse(t, "identity web1 $web1\nidentity web2 $web2\nrevoke $web3\nformer $old\n")
 	got := edited(t, func(b []byte) ([]byte, error) { return KeepFormer(b, before) }, "identity web1 $web1\n* /x r")
-	if want := "identity web1 $web1\n* /x r\nformer   $web2  # was web2\nformer   $old\nformer   $web3\n"; got != want {
+	if want := "identity web1 $web1\n* /x r\nrevoke   $web3\nformer   $web2  # was web2\nformer   $old\n"; got != want {
 		t.Errorf("got\n%s", got)
 	}
-	same := "identity web1 $web1\nrevoke $web2\nformer $old\nformer $web3\n"
+	same := "identity web1 $web1\nrevoke $web2\nformer $old\nrevoke $web3\n"
+	back := edited(t, func(b []byte) ([]byte, error) { return KeepFormer(b, before) }, "identity web2 $web2\nidentity web3 $web3\n")
+	if want := "identity web2 $web2\nrevoke   $web3  # was web3\nformer   $web1  # was web1\nformer   $old\n"; back != want {
+		t.Errorf("a text from before a revocation: got\n%s", back)
+	}
 	if got := edited(t, func(b []byte) ([]byte, error) { return KeepFormer(b, before) }, same); got != same {
 		t.Errorf("got\n%s", got)
 	}

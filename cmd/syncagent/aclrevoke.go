@@ -78,7 +78,7 @@ func (c *cli) revoke(ctx context.Context, who string, f revokeFlags) error {
 		}
 	}
 	// What a revocation takes away is meant.
-	return c.applyPolicy(ctx, f.keyFile, lossFlags{drop: true}, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
+	err = c.applyPolicy(ctx, f.keyFile, lossFlags{drop: true}, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
 		if now == nil {
 			return nil, errNoPolicy()
 		}
@@ -92,6 +92,10 @@ func (c *cli) revoke(ctx context.Context, who string, f revokeFlags) error {
 		}
 		return c.revokeText(now, network, key, keeps)
 	})
+	if err == nil {
+		c.note("%s is revoked; change the secrets that it could read, whoever has the key knows them", who)
+	}
+	return err
 }
 
 // maxKeepFile bounds a list of versions, in bytes: as many as a policy can keep, with long paths beside them.
