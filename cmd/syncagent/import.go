@@ -82,6 +82,7 @@ type importer struct {
 	kept    map[string]bool  // paths of have that a file stands for
 	skipped []string         // paths of what was left out; all at or below them stays
 	batch   changer
+	shows   *progress
 	report  importReport
 }
 
@@ -123,6 +124,9 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 	i.batch = changer{cli: c, client: client}
 	if err := i.listStore(ctx, prefix); err != nil {
 		return err
+	}
+	if !flags.dryRun && !c.verbose { // which print lines of their own
+		i.shows = c.newProgress(func() int { return countFiles(root) })
 	}
 	if root != nil {
 		err = i.copyFiles(ctx, root, prefix)
@@ -177,6 +181,7 @@ func (i *importer) copyFiles(ctx context.Context, root *os.Root, prefix string) 
 // put adds a file to the import unless the store shows it already.
 func (i *importer) put(ctx context.Context, path string, value []byte, mode fs.FileMode) error {
 	i.kept[path] = true
+	i.shows.step()
 	put := &apiv1.PutRequest{Path: path, Value: value}
 	if m := uint32(mode.Perm()); m != 0 { // a mode of 0 cannot be said; the mirror's default stands in
 		put.Mode = &m
@@ -226,6 +231,7 @@ func (i *importer) add(ctx context.Context, verb, path string, size int, op *api
 // skip reports what is left out. It, and what may lie below it, stays in the store as it is.
 func (i *importer) skip(path, name string, err error) {
 	i.report.Skipped++
+	i.shows.clear()
 	i.skipped = append(i.skipped, path)
 	fmt.Fprintf(i.cli.stderr, "syncagent: left out %q: %v\n", name, err)
 }
@@ -233,6 +239,7 @@ func (i *importer) skip(path, name string, err error) {
 // finish prints the result and makes the exit code of it.
 func (i *importer) finish(err error) error {
 	r := i.report
+	i.shows.clear()
 	if err != nil {
 		return i.batch.failure(err, "wrote")
 	}
@@ -248,6 +255,14 @@ func (i *importer) finish(err error) error {
 			withHint("each is named above with the reason")
 	}
 	return nil
+}
+
+// countFiles tells how many files an import looks at, as far as it can be known before; 0: not at all.
+func countFiles(root *os.Root) (n int) {
+	if root != nil {
+		_ = walkFiles(root, func(string, error) {}, func(string) error { n++; return nil }) // the import meets the error
+	}
+	return n
 }
 
 // checkWritable tells whether a file can stand at path.
