@@ -280,7 +280,8 @@ func (r *running) newServer(ctx context.Context) *server {
 	self, own := record.KeyOf(a.key), ownStore{r.store}
 	s := &server{
 		log: a.log.With("part", "api"), metrics: r.metrics, timeout: requestTimeout,
-		kv: &kv{self: self, network: a.network, store: own, stop: ctx, now: r.store.AgentTime},
+		kv: &kv{self: self, network: a.network, store: own, stop: ctx, now: r.store.AgentTime,
+			name: c.AgentName(), peers: ownNetwork{r.node}},
 		service: &service{
 			self: self, name: c.AgentName(), network: a.network, version: a.options.Version, started: time.Now(),
 			ready: a.ready.Load, store: own, peers: ownNetwork{r.node}, mirrors: r.mirrors, alarms: a.alarms, parsePolicy: parsePolicy,

@@ -289,6 +289,8 @@ func (s *fakeSnapshot) Written(author record.PublicKey, since record.HLC, fn fun
 	return nil
 }
 
+func (f *fakeStore) Holds(record.Tag, record.Version) (bool, error) { return true, nil }
+
 func (f *fakeStore) Stats() crdtstore.Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -304,7 +306,10 @@ func (n *fakeNetwork) set(paused bool) { n.mu.Lock(); n.paused = paused; n.mu.Un
 func (n *fakeNetwork) Pause()          { n.set(true) }
 func (n *fakeNetwork) Resume()         { n.set(false) }
 func (n *fakeNetwork) Paused() bool    { n.mu.Lock(); defer n.mu.Unlock(); return n.paused }
-func (*fakeNetwork) Addrs() []string   { return []string{"/ip4/127.0.0.1/tcp/1"} }
+func (*fakeNetwork) Stored(ctx context.Context, _ []record.PublicKey, _ record.Tag, _ record.Version, _ func(record.PublicKey)) {
+	<-ctx.Done()
+}
+func (*fakeNetwork) Addrs() []string { return []string{"/ip4/127.0.0.1/tcp/1"} }
 func (*fakeNetwork) Peers() []*apiv1.Peer {
 	skew := 1.5
 	return []*apiv1.Peer{{PeerId: "12D3x", Connected: true, ClockSkewMs: &skew}, {PeerId: "12D3y"}}
@@ -333,7 +338,7 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &server{
 		log: quiet(), metrics: newMetrics("test"), timeout: requestTimeout,
-		kv: &kv{self: fake.self, store: fake, stop: ctx, now: time.Now},
+		kv: &kv{self: fake.self, store: fake, stop: ctx, now: time.Now, name: "test", peers: &fakeNetwork{}},
 		service: &service{
 			self: fake.self, name: "test", version: "test", started: time.Now(), ready: func() bool { return ctx.Err() == nil },
 			store: fake, peers: &fakeNetwork{}, mirrors: noMirrors{}, alarms: NewAlarms(quiet()), parsePolicy: fakeParsePolicy,

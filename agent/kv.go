@@ -27,6 +27,8 @@ type kv struct {
 	store   store
 	stop    context.Context //nolint:containedctx // ends all streams when the agent stops; it is no request's context
 	now     func() time.Time
+	name    string
+	peers   network
 }
 
 func (k *kv) Put(ctx context.Context, r *connect.Request[apiv1.PutRequest]) (*connect.Response[apiv1.WriteResponse], error) {

@@ -28,6 +28,8 @@ type store interface {
 	PolicyText() []byte
 	// Policies are the signed texts that are kept, the one in force first.
 	Policies() [][]byte
+	// Holds tells whether the write of a version is here and ready; the tag is the path key of its slot.
+	Holds(k record.Tag, v record.Version) (bool, error)
 	Stats() crdtstore.Stats
 }
 
@@ -67,6 +69,8 @@ type network interface {
 	Resume()
 	Paused() bool
 	Addrs() []string
+	// Stored asks peers for a write until all have it or ctx ends, and calls report for each that does.
+	Stored(ctx context.Context, peers []record.PublicKey, k record.Tag, v record.Version, report func(record.PublicKey))
 }
 
 // mirrorState tells about the mirrors of the configuration.

@@ -24,6 +24,7 @@
 //	sync     peers, digest, ping    -> digest, pong                        control, kept open
 //	sync     vector*, pull          -> vector*, parcels*, done (digest)    what the asker lacks
 //	sync     ask (block digests)    -> parcels*, done                      these blocks and some ancestors
+//	sync     stored                 -> stored (1 or 0)                     whether a write is there as a whole, repeated
 //	sync     heads                  -> heads, done (with a count: how many of the asker's heads are unknown)
 //	entry    wants                  -> answers*, in order
 //	entry    push (parcels)         -> nothing

@@ -34,6 +34,7 @@ const (
 	frameHeads   byte = 23
 	frameParcels byte = 24
 	frameDone    byte = 25
+	frameStored  byte = 26
 
 	frameWants   byte = 30 // entry streams
 	frameAnswers byte = 31

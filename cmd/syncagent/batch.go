@@ -37,12 +37,17 @@ const (
 )
 
 func (c *cli) batchCmd() *cobra.Command {
+	var replicas string
 	cmd := &cobra.Command{
 		Use:   "batch [FILE|-]",
 		Short: "Make many changes as one atomic write",
 		Long:  batchHelp,
 		Args:  args(1),
 		RunE: func(cmd *cobra.Command, words []string) error {
+			until, err := parseReplicas(replicas)
+			if err != nil {
+				return err
+			}
 			ops, err := c.readBatch(words)
 			if err != nil {
 				return err
@@ -60,10 +65,15 @@ func (c *cli) batchCmd() *cobra.Command {
 			} else {
 				fmt.Fprintf(c.stdout, "%s %d paths\n", w.GetVersion(), w.GetPaths())
 			}
-			return nil
+			first := ops[0].GetPut().GetPath()
+			if d := ops[0].GetDelete(); d != nil {
+				first = d.GetPath()
+			}
+			return c.await(cmd.Context(), client, until, first, w.GetVersion())
 		},
 	}
 	c.addKeyFlag(cmd)
+	waitFlag(cmd, &replicas)
 	return cmd
 }
 

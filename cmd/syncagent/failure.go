@@ -23,6 +23,7 @@ const (
 	exitDenied       = 4
 	exitUnreachable  = 5
 	exitPrecondition = 6
+	exitReplicas     = 7 // stored, but not (yet) by as many agents as asked for
 	exitPartly       = 8 // some of many failed
 	exitInterrupted  = 130
 )

@@ -24,7 +24,7 @@ keep programs of one host from overwriting each other; two hosts that write at t
 time can both succeed, and the later write wins.`
 
 func (c *cli) putCmd() *cobra.Command {
-	var mode, ttl, ifVersion string
+	var mode, ttl, ifVersion, replicas string
 	var ifAbsent bool
 	cmd := &cobra.Command{
 		Use:               "put PATH VALUE|-|@FILE",
@@ -45,6 +45,10 @@ func (c *cli) putCmd() *cobra.Command {
 			if err := setTTL(r, ttl); err != nil {
 				return err
 			}
+			until, err := parseReplicas(replicas)
+			if err != nil {
+				return err
+			}
 			if r.Value, err = c.valueOf(words[1]); err != nil {
 				return err
 			}
@@ -57,7 +61,7 @@ func (c *cli) putCmd() *cobra.Command {
 				return err
 			}
 			c.printWrite(w, fmt.Sprintf("%s: %d bytes", r.Path, len(r.Value)))
-			return nil
+			return c.await(cmd.Context(), client, until, r.Path, w.GetVersion())
 		},
 	}
 	f := cmd.Flags()
@@ -66,6 +70,7 @@ func (c *cli) putCmd() *cobra.Command {
 	f.StringVar(&ifVersion, "if-version", "", "write only if this agent shows version `V`")
 	f.BoolVar(&ifAbsent, "if-absent", false, "write only if this agent shows nothing there")
 	c.addKeyFlag(cmd)
+	waitFlag(cmd, &replicas)
 	exclusive(cmd, "if-version", "if-absent")
 	return cmd
 }

@@ -26,7 +26,7 @@ type rmFlags struct{ recursive, yes, dryRun, force bool }
 
 func (c *cli) rmCmd() *cobra.Command {
 	var f rmFlags
-	var ifVersion string
+	var ifVersion, replicas string
 	cmd := &cobra.Command{
 		Use:               "rm PATH | rm -r PREFIX",
 		Short:             "Delete a path, or everything below a prefix",
@@ -34,10 +34,17 @@ func (c *cli) rmCmd() *cobra.Command {
 		Args:              args(1, "PATH"),
 		ValidArgsFunction: c.completePaths(1),
 		RunE: func(cmd *cobra.Command, words []string) error {
+			until, err := parseReplicas(replicas)
+			if err != nil {
+				return err
+			}
+			if f.recursive && until != 0 {
+				return usagef("--wait and --recursive exclude each other")
+			}
 			if f.recursive {
 				return c.removeTree(cmd.Context(), words[0], f)
 			}
-			return c.removeOne(cmd.Context(), words[0], ifVersion, f)
+			return c.removeOne(cmd.Context(), words[0], ifVersion, until, f)
 		},
 	}
 	cmd.Flags().BoolVarP(&f.recursive, "recursive", "r", false, "delete every path at and below the prefix")
@@ -46,11 +53,12 @@ func (c *cli) rmCmd() *cobra.Command {
 	cmd.Flags().BoolVarP(&f.force, "force", "f", false, "it is no error if there is nothing to delete")
 	cmd.Flags().StringVar(&ifVersion, "if-version", "", "delete only if this agent shows version `V`")
 	c.addKeyFlag(cmd)
+	waitFlag(cmd, &replicas)
 	exclusive(cmd, "if-version", "recursive")
 	return cmd
 }
 
-func (c *cli) removeOne(ctx context.Context, path, ifVersion string, f rmFlags) error {
+func (c *cli) removeOne(ctx context.Context, path, ifVersion string, until int, f rmFlags) error {
 	if err := record.CheckPath(path); err != nil {
 		return err
 	}
@@ -58,6 +66,7 @@ func (c *cli) removeOne(ctx context.Context, path, ifVersion string, f rmFlags) 
 	if err != nil {
 		return err
 	}
+	whole := ctx
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	if f.dryRun {
@@ -72,7 +81,7 @@ func (c *cli) removeOne(ctx context.Context, path, ifVersion string, f rmFlags) 
 		return f.forgive(err)
 	}
 	c.printWrite(w, path+" deleted")
-	return nil
+	return c.await(whole, client, until, path, w.GetVersion())
 }
 
 // deleteOne deletes a path that must be there. What a key of the user's signs has no conditions, so the agent is asked

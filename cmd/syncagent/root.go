@@ -43,8 +43,8 @@ SYNCAGENT_PUT_MODE for --mode of put, and so on. A flag goes before the environm
 the environment before the config file.
 
 Exit codes: 0 ok, 1 error, 2 wrong usage, path, value, config or policy text, 3 not
-found, 4 denied, 5 agent not reachable, 6 precondition failed, 8 some of many failed,
-130 interrupted.`
+found, 4 denied, 5 agent not reachable, 6 precondition failed, 7 stored but not yet by
+as many agents as asked for, 8 some of many failed, 130 interrupted.`
 
 func (c *cli) rootCmd() *cobra.Command {
 	root := &cobra.Command{

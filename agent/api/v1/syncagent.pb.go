@@ -729,6 +729,141 @@ func (x *HistoryResponse) GetMore() bool {
 	return false
 }
 
+type WaitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One path of the write.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The write's version; with an index it is that of the path.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Number of agents, this one among them. 0: all members that may read the path.
+	Agents int32 `protobuf:"varint,3,opt,name=agents,proto3" json:"agents,omitempty"`
+	// At most 10 minutes; absent: 10 seconds.
+	Timeout       *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitRequest) Reset() {
+	*x = WaitRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitRequest) ProtoMessage() {}
+
+func (x *WaitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
+func (*WaitRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WaitRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *WaitRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *WaitRequest) GetAgents() int32 {
+	if x != nil {
+		return x.Agents
+	}
+	return 0
+}
+
+func (x *WaitRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type WaitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As many as were asked for have it.
+	Done bool `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	// Names of those that have it, this agent first.
+	Stored []string `protobuf:"bytes,2,rep,name=stored,proto3" json:"stored,omitempty"`
+	// Names of the other members that may read the path. They may have it and not have said so.
+	Lacking       []string `protobuf:"bytes,3,rep,name=lacking,proto3" json:"lacking,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitResponse) Reset() {
+	*x = WaitResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitResponse) ProtoMessage() {}
+
+func (x *WaitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
+func (*WaitResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WaitResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *WaitResponse) GetStored() []string {
+	if x != nil {
+		return x.Stored
+	}
+	return nil
+}
+
+func (x *WaitResponse) GetLacking() []string {
+	if x != nil {
+		return x.Lacking
+	}
+	return nil
+}
+
 type RestoreRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -742,7 +877,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +889,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +902,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{8}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RestoreRequest) GetPath() string {
@@ -801,7 +936,7 @@ type ClockRequest struct {
 
 func (x *ClockRequest) Reset() {
 	*x = ClockRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +948,7 @@ func (x *ClockRequest) String() string {
 func (*ClockRequest) ProtoMessage() {}
 
 func (x *ClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +961,7 @@ func (x *ClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockRequest.ProtoReflect.Descriptor instead.
 func (*ClockRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{9}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ClockRequest) GetPaths() []string {
@@ -848,7 +983,7 @@ type ClockResponse struct {
 
 func (x *ClockResponse) Reset() {
 	*x = ClockResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +995,7 @@ func (x *ClockResponse) String() string {
 func (*ClockResponse) ProtoMessage() {}
 
 func (x *ClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1008,7 @@ func (x *ClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockResponse.ProtoReflect.Descriptor instead.
 func (*ClockResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ClockResponse) GetHlc() string {
@@ -902,7 +1037,7 @@ type RelayRequest struct {
 
 func (x *RelayRequest) Reset() {
 	*x = RelayRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1049,7 @@ func (x *RelayRequest) String() string {
 func (*RelayRequest) ProtoMessage() {}
 
 func (x *RelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1062,7 @@ func (x *RelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
 func (*RelayRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RelayRequest) GetWrite() []byte {
@@ -955,7 +1090,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1102,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1115,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetRequest) GetPath() string {
@@ -1006,7 +1141,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1153,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1166,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetResponse) GetEntry() *Entry {
@@ -1052,7 +1187,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1199,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1212,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -1105,7 +1240,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1252,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1265,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListResponse) GetEntries() []*Entry {
@@ -1156,7 +1291,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1303,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1316,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CountRequest) GetPrefix() string {
@@ -1200,7 +1335,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1347,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1360,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CountResponse) GetCount() int64 {
@@ -1248,7 +1383,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1395,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1408,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchRequest) GetPrefixes() []string {
@@ -1307,7 +1442,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1454,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1467,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchResponse) GetEvents() []*Event {
@@ -1356,7 +1491,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1503,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1516,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Event) GetType() EventType {
@@ -1420,7 +1555,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1567,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1580,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
 }
 
 type StatusResponse struct {
@@ -1486,7 +1621,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1633,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1646,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StatusResponse) GetName() string {
@@ -1682,7 +1817,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1829,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1842,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Alarm) GetCode() string {
@@ -1763,7 +1898,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +1910,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +1923,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Peer) GetPeerId() string {
@@ -1891,7 +2026,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2038,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2051,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Mirror) GetPrefix() string {
@@ -1990,7 +2125,7 @@ type Trigger struct {
 
 func (x *Trigger) Reset() {
 	*x = Trigger{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2137,7 @@ func (x *Trigger) String() string {
 func (*Trigger) ProtoMessage() {}
 
 func (x *Trigger) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2150,7 @@ func (x *Trigger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trigger.ProtoReflect.Descriptor instead.
 func (*Trigger) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Trigger) GetPath() string {
@@ -2068,7 +2203,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2215,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2228,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
 }
 
 type PeersResponse struct {
@@ -2106,7 +2241,7 @@ type PeersResponse struct {
 
 func (x *PeersResponse) Reset() {
 	*x = PeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2253,7 @@ func (x *PeersResponse) String() string {
 func (*PeersResponse) ProtoMessage() {}
 
 func (x *PeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2266,7 @@ func (x *PeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersResponse.ProtoReflect.Descriptor instead.
 func (*PeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PeersResponse) GetPeers() []*Peer {
@@ -2156,7 +2291,7 @@ type PausePeersRequest struct {
 
 func (x *PausePeersRequest) Reset() {
 	*x = PausePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2303,7 @@ func (x *PausePeersRequest) String() string {
 func (*PausePeersRequest) ProtoMessage() {}
 
 func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2316,7 @@ func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersRequest.ProtoReflect.Descriptor instead.
 func (*PausePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
 }
 
 type PausePeersResponse struct {
@@ -2192,7 +2327,7 @@ type PausePeersResponse struct {
 
 func (x *PausePeersResponse) Reset() {
 	*x = PausePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2339,7 @@ func (x *PausePeersResponse) String() string {
 func (*PausePeersResponse) ProtoMessage() {}
 
 func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2352,7 @@ func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersResponse.ProtoReflect.Descriptor instead.
 func (*PausePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
 }
 
 type ResumePeersRequest struct {
@@ -2228,7 +2363,7 @@ type ResumePeersRequest struct {
 
 func (x *ResumePeersRequest) Reset() {
 	*x = ResumePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2375,7 @@ func (x *ResumePeersRequest) String() string {
 func (*ResumePeersRequest) ProtoMessage() {}
 
 func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2388,7 @@ func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersRequest.ProtoReflect.Descriptor instead.
 func (*ResumePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
 }
 
 type ResumePeersResponse struct {
@@ -2264,7 +2399,7 @@ type ResumePeersResponse struct {
 
 func (x *ResumePeersResponse) Reset() {
 	*x = ResumePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2411,7 @@ func (x *ResumePeersResponse) String() string {
 func (*ResumePeersResponse) ProtoMessage() {}
 
 func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2424,7 @@ func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersResponse.ProtoReflect.Descriptor instead.
 func (*ResumePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
 }
 
 type ConfirmMirrorRequest struct {
@@ -2302,7 +2437,7 @@ type ConfirmMirrorRequest struct {
 
 func (x *ConfirmMirrorRequest) Reset() {
 	*x = ConfirmMirrorRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2449,7 @@ func (x *ConfirmMirrorRequest) String() string {
 func (*ConfirmMirrorRequest) ProtoMessage() {}
 
 func (x *ConfirmMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2462,7 @@ func (x *ConfirmMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmMirrorRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ConfirmMirrorRequest) GetName() string {
@@ -2347,7 +2482,7 @@ type ConfirmMirrorResponse struct {
 
 func (x *ConfirmMirrorResponse) Reset() {
 	*x = ConfirmMirrorResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2494,7 @@ func (x *ConfirmMirrorResponse) String() string {
 func (*ConfirmMirrorResponse) ProtoMessage() {}
 
 func (x *ConfirmMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2507,7 @@ func (x *ConfirmMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmMirrorResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ConfirmMirrorResponse) GetRemovals() int64 {
@@ -2390,7 +2525,7 @@ type IDRequest struct {
 
 func (x *IDRequest) Reset() {
 	*x = IDRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2537,7 @@ func (x *IDRequest) String() string {
 func (*IDRequest) ProtoMessage() {}
 
 func (x *IDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2550,7 @@ func (x *IDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDRequest.ProtoReflect.Descriptor instead.
 func (*IDRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
 }
 
 type IDResponse struct {
@@ -2430,7 +2565,7 @@ type IDResponse struct {
 
 func (x *IDResponse) Reset() {
 	*x = IDResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2577,7 @@ func (x *IDResponse) String() string {
 func (*IDResponse) ProtoMessage() {}
 
 func (x *IDResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2590,7 @@ func (x *IDResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDResponse.ProtoReflect.Descriptor instead.
 func (*IDResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *IDResponse) GetName() string {
@@ -2487,7 +2622,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2634,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2647,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
 }
 
 type ReloadResponse struct {
@@ -2527,7 +2662,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +2674,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +2687,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReloadResponse) GetApplied() []string {
@@ -2577,7 +2712,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2724,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2737,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
 }
 
 type ShowResponse struct {
@@ -2618,7 +2753,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2765,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2778,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -2677,7 +2812,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2824,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2837,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -2723,7 +2858,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +2870,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +2883,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -2773,7 +2908,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +2920,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +2933,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
 }
 
 type LogResponse struct {
@@ -2810,7 +2945,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +2957,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +2970,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LogResponse) GetTexts() []*PolicyText {
@@ -2862,7 +2997,7 @@ type PolicyText struct {
 
 func (x *PolicyText) Reset() {
 	*x = PolicyText{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3009,7 @@ func (x *PolicyText) String() string {
 func (*PolicyText) ProtoMessage() {}
 
 func (x *PolicyText) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3022,7 @@ func (x *PolicyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
 func (*PolicyText) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PolicyText) GetSigned() []byte {
@@ -2942,7 +3077,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2954,7 +3089,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2967,7 +3102,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PreviewRequest) GetText() []byte {
@@ -2986,7 +3121,7 @@ type PreviewResponse struct {
 
 func (x *PreviewResponse) Reset() {
 	*x = PreviewResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +3133,7 @@ func (x *PreviewResponse) String() string {
 func (*PreviewResponse) ProtoMessage() {}
 
 func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +3146,7 @@ func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewResponse.ProtoReflect.Descriptor instead.
 func (*PreviewResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PreviewResponse) GetChanges() []*PathChange {
@@ -3037,7 +3172,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3184,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3197,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PathChange) GetPath() string {
@@ -3105,7 +3240,7 @@ type WrittenRequest struct {
 
 func (x *WrittenRequest) Reset() {
 	*x = WrittenRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3252,7 @@ func (x *WrittenRequest) String() string {
 func (*WrittenRequest) ProtoMessage() {}
 
 func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3265,7 @@ func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRequest.ProtoReflect.Descriptor instead.
 func (*WrittenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *WrittenRequest) GetAuthor() string {
@@ -3156,7 +3291,7 @@ type WrittenResponse struct {
 
 func (x *WrittenResponse) Reset() {
 	*x = WrittenResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3303,7 @@ func (x *WrittenResponse) String() string {
 func (*WrittenResponse) ProtoMessage() {}
 
 func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3316,7 @@ func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenResponse.ProtoReflect.Descriptor instead.
 func (*WrittenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *WrittenResponse) GetEntries() []*WrittenEntry {
@@ -3203,7 +3338,7 @@ type WrittenEntry struct {
 
 func (x *WrittenEntry) Reset() {
 	*x = WrittenEntry{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3215,7 +3350,7 @@ func (x *WrittenEntry) String() string {
 func (*WrittenEntry) ProtoMessage() {}
 
 func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3228,7 +3363,7 @@ func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenEntry.ProtoReflect.Descriptor instead.
 func (*WrittenEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *WrittenEntry) GetEntry() *Entry {
@@ -3259,7 +3394,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3406,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3419,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -3362,7 +3497,16 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x06values\x18\x04 \x01(\bR\x06values\"T\n" +
 	"\x0fHistoryResponse\x12-\n" +
 	"\aentries\x18\x01 \x03(\v2\x13.syncagent.v1.EntryR\aentries\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"]\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\x88\x01\n" +
+	"\vWaitRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
+	"\x06agents\x18\x03 \x01(\x05R\x06agents\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"T\n" +
+	"\fWaitResponse\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\bR\x04done\x12\x16\n" +
+	"\x06stored\x18\x02 \x03(\tR\x06stored\x12\x18\n" +
+	"\alacking\x18\x03 \x03(\tR\alacking\"]\n" +
 	"\x0eRestoreRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1d\n" +
@@ -3545,7 +3689,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x11EVENT_TYPE_DELETE\x10\x02\x12\x15\n" +
 	"\x11EVENT_TYPE_SYNCED\x10\x03\x12\x14\n" +
 	"\x10EVENT_TYPE_RESET\x10\x04\x12\x15\n" +
-	"\x11EVENT_TYPE_POLICY\x10\x052\xdd\x05\n" +
+	"\x11EVENT_TYPE_POLICY\x10\x052\x9c\x06\n" +
 	"\x02KV\x12<\n" +
 	"\x03Put\x12\x18.syncagent.v1.PutRequest\x1a\x1b.syncagent.v1.WriteResponse\x12:\n" +
 	"\x03Get\x12\x18.syncagent.v1.GetRequest\x1a\x19.syncagent.v1.GetResponse\x12?\n" +
@@ -3554,7 +3698,8 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x06Delete\x12\x1b.syncagent.v1.DeleteRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
 	"\x05Batch\x12\x1a.syncagent.v1.BatchRequest\x1a\x1b.syncagent.v1.WriteResponse\x12B\n" +
 	"\x05Watch\x12\x1a.syncagent.v1.WatchRequest\x1a\x1b.syncagent.v1.WatchResponse0\x01\x12F\n" +
-	"\aHistory\x12\x1c.syncagent.v1.HistoryRequest\x1a\x1d.syncagent.v1.HistoryResponse\x12D\n" +
+	"\aHistory\x12\x1c.syncagent.v1.HistoryRequest\x1a\x1d.syncagent.v1.HistoryResponse\x12=\n" +
+	"\x04Wait\x12\x19.syncagent.v1.WaitRequest\x1a\x1a.syncagent.v1.WaitResponse\x12D\n" +
 	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
 	"\x05Clock\x12\x1a.syncagent.v1.ClockRequest\x1a\x1b.syncagent.v1.ClockResponse\x12@\n" +
 	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse2\x8b\x04\n" +
@@ -3587,7 +3732,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(EventType)(0),                // 0: syncagent.v1.EventType
 	(*Entry)(nil),                 // 1: syncagent.v1.Entry
@@ -3598,131 +3743,136 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*WriteResponse)(nil),         // 6: syncagent.v1.WriteResponse
 	(*HistoryRequest)(nil),        // 7: syncagent.v1.HistoryRequest
 	(*HistoryResponse)(nil),       // 8: syncagent.v1.HistoryResponse
-	(*RestoreRequest)(nil),        // 9: syncagent.v1.RestoreRequest
-	(*ClockRequest)(nil),          // 10: syncagent.v1.ClockRequest
-	(*ClockResponse)(nil),         // 11: syncagent.v1.ClockResponse
-	(*RelayRequest)(nil),          // 12: syncagent.v1.RelayRequest
-	(*GetRequest)(nil),            // 13: syncagent.v1.GetRequest
-	(*GetResponse)(nil),           // 14: syncagent.v1.GetResponse
-	(*ListRequest)(nil),           // 15: syncagent.v1.ListRequest
-	(*ListResponse)(nil),          // 16: syncagent.v1.ListResponse
-	(*CountRequest)(nil),          // 17: syncagent.v1.CountRequest
-	(*CountResponse)(nil),         // 18: syncagent.v1.CountResponse
-	(*WatchRequest)(nil),          // 19: syncagent.v1.WatchRequest
-	(*WatchResponse)(nil),         // 20: syncagent.v1.WatchResponse
-	(*Event)(nil),                 // 21: syncagent.v1.Event
-	(*StatusRequest)(nil),         // 22: syncagent.v1.StatusRequest
-	(*StatusResponse)(nil),        // 23: syncagent.v1.StatusResponse
-	(*Alarm)(nil),                 // 24: syncagent.v1.Alarm
-	(*Peer)(nil),                  // 25: syncagent.v1.Peer
-	(*Mirror)(nil),                // 26: syncagent.v1.Mirror
-	(*Trigger)(nil),               // 27: syncagent.v1.Trigger
-	(*PeersRequest)(nil),          // 28: syncagent.v1.PeersRequest
-	(*PeersResponse)(nil),         // 29: syncagent.v1.PeersResponse
-	(*PausePeersRequest)(nil),     // 30: syncagent.v1.PausePeersRequest
-	(*PausePeersResponse)(nil),    // 31: syncagent.v1.PausePeersResponse
-	(*ResumePeersRequest)(nil),    // 32: syncagent.v1.ResumePeersRequest
-	(*ResumePeersResponse)(nil),   // 33: syncagent.v1.ResumePeersResponse
-	(*ConfirmMirrorRequest)(nil),  // 34: syncagent.v1.ConfirmMirrorRequest
-	(*ConfirmMirrorResponse)(nil), // 35: syncagent.v1.ConfirmMirrorResponse
-	(*IDRequest)(nil),             // 36: syncagent.v1.IDRequest
-	(*IDResponse)(nil),            // 37: syncagent.v1.IDResponse
-	(*ReloadRequest)(nil),         // 38: syncagent.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 39: syncagent.v1.ReloadResponse
-	(*ShowRequest)(nil),           // 40: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 41: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 42: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 43: syncagent.v1.ApplyResponse
-	(*LogRequest)(nil),            // 44: syncagent.v1.LogRequest
-	(*LogResponse)(nil),           // 45: syncagent.v1.LogResponse
-	(*PolicyText)(nil),            // 46: syncagent.v1.PolicyText
-	(*PreviewRequest)(nil),        // 47: syncagent.v1.PreviewRequest
-	(*PreviewResponse)(nil),       // 48: syncagent.v1.PreviewResponse
-	(*PathChange)(nil),            // 49: syncagent.v1.PathChange
-	(*WrittenRequest)(nil),        // 50: syncagent.v1.WrittenRequest
-	(*WrittenResponse)(nil),       // 51: syncagent.v1.WrittenResponse
-	(*WrittenEntry)(nil),          // 52: syncagent.v1.WrittenEntry
-	(*ErrorInfo)(nil),             // 53: syncagent.v1.ErrorInfo
-	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
+	(*WaitRequest)(nil),           // 9: syncagent.v1.WaitRequest
+	(*WaitResponse)(nil),          // 10: syncagent.v1.WaitResponse
+	(*RestoreRequest)(nil),        // 11: syncagent.v1.RestoreRequest
+	(*ClockRequest)(nil),          // 12: syncagent.v1.ClockRequest
+	(*ClockResponse)(nil),         // 13: syncagent.v1.ClockResponse
+	(*RelayRequest)(nil),          // 14: syncagent.v1.RelayRequest
+	(*GetRequest)(nil),            // 15: syncagent.v1.GetRequest
+	(*GetResponse)(nil),           // 16: syncagent.v1.GetResponse
+	(*ListRequest)(nil),           // 17: syncagent.v1.ListRequest
+	(*ListResponse)(nil),          // 18: syncagent.v1.ListResponse
+	(*CountRequest)(nil),          // 19: syncagent.v1.CountRequest
+	(*CountResponse)(nil),         // 20: syncagent.v1.CountResponse
+	(*WatchRequest)(nil),          // 21: syncagent.v1.WatchRequest
+	(*WatchResponse)(nil),         // 22: syncagent.v1.WatchResponse
+	(*Event)(nil),                 // 23: syncagent.v1.Event
+	(*StatusRequest)(nil),         // 24: syncagent.v1.StatusRequest
+	(*StatusResponse)(nil),        // 25: syncagent.v1.StatusResponse
+	(*Alarm)(nil),                 // 26: syncagent.v1.Alarm
+	(*Peer)(nil),                  // 27: syncagent.v1.Peer
+	(*Mirror)(nil),                // 28: syncagent.v1.Mirror
+	(*Trigger)(nil),               // 29: syncagent.v1.Trigger
+	(*PeersRequest)(nil),          // 30: syncagent.v1.PeersRequest
+	(*PeersResponse)(nil),         // 31: syncagent.v1.PeersResponse
+	(*PausePeersRequest)(nil),     // 32: syncagent.v1.PausePeersRequest
+	(*PausePeersResponse)(nil),    // 33: syncagent.v1.PausePeersResponse
+	(*ResumePeersRequest)(nil),    // 34: syncagent.v1.ResumePeersRequest
+	(*ResumePeersResponse)(nil),   // 35: syncagent.v1.ResumePeersResponse
+	(*ConfirmMirrorRequest)(nil),  // 36: syncagent.v1.ConfirmMirrorRequest
+	(*ConfirmMirrorResponse)(nil), // 37: syncagent.v1.ConfirmMirrorResponse
+	(*IDRequest)(nil),             // 38: syncagent.v1.IDRequest
+	(*IDResponse)(nil),            // 39: syncagent.v1.IDResponse
+	(*ReloadRequest)(nil),         // 40: syncagent.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 41: syncagent.v1.ReloadResponse
+	(*ShowRequest)(nil),           // 42: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 43: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 44: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 45: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 46: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 47: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 48: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 49: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 50: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 51: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 52: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 53: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 54: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 55: syncagent.v1.ErrorInfo
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 57: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	54, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	54, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	55, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	56, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	56, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	57, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	2,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	3,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	4,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
 	1,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
-	1,  // 7: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
-	1,  // 8: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
-	21, // 9: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
-	0,  // 10: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
-	1,  // 11: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
-	24, // 12: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
-	25, // 13: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
-	26, // 14: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
-	27, // 15: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	54, // 16: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	25, // 17: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	46, // 18: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	49, // 19: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
-	1,  // 20: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
-	1,  // 21: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	54, // 22: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
-	52, // 23: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
-	1,  // 24: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
-	2,  // 25: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	13, // 26: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	15, // 27: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	17, // 28: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	3,  // 29: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	5,  // 30: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	19, // 31: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	7,  // 32: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
-	9,  // 33: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
-	10, // 34: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
-	12, // 35: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
-	22, // 36: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	28, // 37: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	30, // 38: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	32, // 39: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	36, // 40: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	38, // 41: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
-	34, // 42: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	40, // 43: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	42, // 44: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	44, // 45: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	47, // 46: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	50, // 47: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	6,  // 48: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	14, // 49: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	16, // 50: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	18, // 51: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	6,  // 52: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	6,  // 53: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	20, // 54: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	8,  // 55: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	6,  // 56: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	11, // 57: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	6,  // 58: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	23, // 59: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	29, // 60: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	31, // 61: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	33, // 62: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	37, // 63: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	39, // 64: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
-	35, // 65: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	41, // 66: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	43, // 67: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	45, // 68: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	48, // 69: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	51, // 70: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	48, // [48:71] is the sub-list for method output_type
-	25, // [25:48] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	57, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	1,  // 8: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
+	1,  // 9: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
+	23, // 10: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
+	0,  // 11: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
+	1,  // 12: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
+	26, // 13: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
+	27, // 14: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
+	28, // 15: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
+	29, // 16: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
+	56, // 17: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	27, // 18: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
+	48, // 19: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	51, // 20: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	1,  // 21: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
+	1,  // 22: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
+	56, // 23: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	54, // 24: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	1,  // 25: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
+	2,  // 26: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	15, // 27: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	17, // 28: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	19, // 29: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	3,  // 30: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	5,  // 31: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	21, // 32: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	7,  // 33: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	9,  // 34: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
+	11, // 35: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	12, // 36: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
+	14, // 37: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
+	24, // 38: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	30, // 39: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	32, // 40: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	34, // 41: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	38, // 42: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	40, // 43: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
+	36, // 44: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	42, // 45: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	44, // 46: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	46, // 47: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	49, // 48: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	52, // 49: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	6,  // 50: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	16, // 51: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	18, // 52: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	20, // 53: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	6,  // 54: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	6,  // 55: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	22, // 56: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	8,  // 57: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	10, // 58: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
+	6,  // 59: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	13, // 60: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	6,  // 61: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	25, // 62: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	31, // 63: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	33, // 64: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	35, // 65: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	39, // 66: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	41, // 67: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	37, // 68: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	43, // 69: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	45, // 70: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	47, // 71: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	50, // 72: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	53, // 73: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	50, // [50:74] is the sub-list for method output_type
+	26, // [26:50] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -3739,15 +3889,15 @@ func file_agent_api_v1_syncagent_proto_init() {
 		(*Op_Put)(nil),
 		(*Op_Delete)(nil),
 	}
-	file_agent_api_v1_syncagent_proto_msgTypes[24].OneofWrappers = []any{}
 	file_agent_api_v1_syncagent_proto_msgTypes[26].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   53,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -58,6 +58,8 @@ const (
 	KVWatchProcedure = "/syncagent.v1.KV/Watch"
 	// KVHistoryProcedure is the fully-qualified name of the KV's History RPC.
 	KVHistoryProcedure = "/syncagent.v1.KV/History"
+	// KVWaitProcedure is the fully-qualified name of the KV's Wait RPC.
+	KVWaitProcedure = "/syncagent.v1.KV/Wait"
 	// KVRestoreProcedure is the fully-qualified name of the KV's Restore RPC.
 	KVRestoreProcedure = "/syncagent.v1.KV/Restore"
 	// KVClockProcedure is the fully-qualified name of the KV's Clock RPC.
@@ -109,6 +111,9 @@ type KVClient interface {
 	Watch(context.Context, *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error)
 	// History gives the versions of one path that this agent knows, newest first.
 	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
+	// Wait returns when enough agents hold a write on their disks, or when its time is over. It is no error if they do
+	// not: the answer says who does.
+	Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error)
 	// Restore writes the value and mode of a version from History anew. The result is a new version.
 	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error)
 	// Clock gives the time to sign a write of these paths with: it is above everything that this agent knows of them.
@@ -178,6 +183,12 @@ func NewKVClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.
 			connect.WithSchema(kVMethods.ByName("History")),
 			connect.WithClientOptions(opts...),
 		),
+		wait: connect.NewClient[v1.WaitRequest, v1.WaitResponse](
+			httpClient,
+			baseURL+KVWaitProcedure,
+			connect.WithSchema(kVMethods.ByName("Wait")),
+			connect.WithClientOptions(opts...),
+		),
 		restore: connect.NewClient[v1.RestoreRequest, v1.WriteResponse](
 			httpClient,
 			baseURL+KVRestoreProcedure,
@@ -209,6 +220,7 @@ type kVClient struct {
 	batch   *connect.Client[v1.BatchRequest, v1.WriteResponse]
 	watch   *connect.Client[v1.WatchRequest, v1.WatchResponse]
 	history *connect.Client[v1.HistoryRequest, v1.HistoryResponse]
+	wait    *connect.Client[v1.WaitRequest, v1.WaitResponse]
 	restore *connect.Client[v1.RestoreRequest, v1.WriteResponse]
 	clock   *connect.Client[v1.ClockRequest, v1.ClockResponse]
 	relay   *connect.Client[v1.RelayRequest, v1.WriteResponse]
@@ -254,6 +266,11 @@ func (c *kVClient) History(ctx context.Context, req *connect.Request[v1.HistoryR
 	return c.history.CallUnary(ctx, req)
 }
 
+// Wait calls syncagent.v1.KV.Wait.
+func (c *kVClient) Wait(ctx context.Context, req *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error) {
+	return c.wait.CallUnary(ctx, req)
+}
+
 // Restore calls syncagent.v1.KV.Restore.
 func (c *kVClient) Restore(ctx context.Context, req *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error) {
 	return c.restore.CallUnary(ctx, req)
@@ -288,6 +305,9 @@ type KVHandler interface {
 	Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error
 	// History gives the versions of one path that this agent knows, newest first.
 	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
+	// Wait returns when enough agents hold a write on their disks, or when its time is over. It is no error if they do
+	// not: the answer says who does.
+	Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error)
 	// Restore writes the value and mode of a version from History anew. The result is a new version.
 	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error)
 	// Clock gives the time to sign a write of these paths with: it is above everything that this agent knows of them.
@@ -353,6 +373,12 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 		connect.WithSchema(kVMethods.ByName("History")),
 		connect.WithHandlerOptions(opts...),
 	)
+	kVWaitHandler := connect.NewUnaryHandler(
+		KVWaitProcedure,
+		svc.Wait,
+		connect.WithSchema(kVMethods.ByName("Wait")),
+		connect.WithHandlerOptions(opts...),
+	)
 	kVRestoreHandler := connect.NewUnaryHandler(
 		KVRestoreProcedure,
 		svc.Restore,
@@ -389,6 +415,8 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 			kVWatchHandler.ServeHTTP(w, r)
 		case KVHistoryProcedure:
 			kVHistoryHandler.ServeHTTP(w, r)
+		case KVWaitProcedure:
+			kVWaitHandler.ServeHTTP(w, r)
 		case KVRestoreProcedure:
 			kVRestoreHandler.ServeHTTP(w, r)
 		case KVClockProcedure:
@@ -434,6 +462,10 @@ func (UnimplementedKVHandler) Watch(context.Context, *connect.Request[v1.WatchRe
 
 func (UnimplementedKVHandler) History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.History is not implemented"))
+}
+
+func (UnimplementedKVHandler) Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Wait is not implemented"))
 }
 
 func (UnimplementedKVHandler) Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error) {
