@@ -64,6 +64,7 @@ type frames struct {
 	s     rawStream
 	r     *bufio.Reader
 	heard func(bytes int) // called for every frame that came
+	greet func() error    // waits for the peer's hello, before anything else is read; nil: done
 
 	mu  sync.Mutex // one write at a time
 	buf []byte
@@ -75,6 +76,9 @@ func newFrames(s rawStream, heard func(bytes int)) *frames {
 
 // read waits up to idle for the next frame, zero for ever; its payload has to follow within frameTimeout.
 func (f *frames) read(idle time.Duration) (kind byte, payload []byte, err error) {
+	if err := f.greeted(); err != nil {
+		return 0, nil, err
+	}
 	var deadline time.Time
 	if idle > 0 {
 		deadline = time.Now().Add(idle)
@@ -93,6 +97,16 @@ func (f *frames) read(idle time.Duration) (kind byte, payload []byte, err error)
 		f.heard(frameHeader + len(payload))
 	}
 	return kind, payload, err
+}
+
+// greeted waits for the peer's hello unless it is here already.
+func (f *frames) greeted() error {
+	greet := f.greet
+	if greet == nil {
+		return nil
+	}
+	f.greet = nil // it reads, too
+	return greet()
 }
 
 // readPayload reads length and payload. Memory grows with what really came, not with what the length claims.

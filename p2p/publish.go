@@ -182,10 +182,13 @@ func (n *Node) pushLoop(ctx context.Context, s *session) {
 			var err error
 			if f, done, err = n.openStream(ctx, s, protoEntry); err != nil {
 				f, done = nil, func() {}
-			} else {
+			} else if err = f.greeted(); err == nil { // nothing else is read on this stream
 				err = f.write(framePush, payload)
 			}
 			if err != nil {
+				done()
+				f, done = nil, func() {}
+				n.blame(s, err)
 				n.log.Debug("entries not pushed", "peer", s.id, "err", err)
 				break // it will want the rest
 			}

@@ -71,8 +71,9 @@ func (n *Node) accept(ctx context.Context, s *session, f *frames, proto protocol
 	return serve(ctx, s, f)
 }
 
-// openStream opens a stream over an existing connection and swaps hellos. Call done when it is no longer needed; it
-// may be called twice.
+// openStream opens a stream over an existing connection and says hello. The peer's hello is read before the first frame
+// that is read, so that a request does not wait for it: that saves a round trip. Call done when the stream is no longer
+// needed; it may be called twice.
 func (n *Node) openStream(ctx context.Context, s *session, proto protocol.ID) (f *frames, done func(), err error) {
 	dialCtx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
@@ -83,13 +84,15 @@ func (n *Node) openStream(ctx context.Context, s *session, proto protocol.ID) (f
 	stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
 	done = func() { stop(); _ = st.Close() } // what was written still goes out
 	f = newFrames(st, n.hears(s))
-	if err = f.write(frameHello, n.hello(proto != protoEntry).encode()); err == nil {
-		err = n.readHello(s, f)
-	}
-	if err != nil {
+	if err = f.write(frameHello, n.hello(proto != protoEntry).encode()); err != nil {
 		done()
-		n.blame(s, err)
 		return nil, nil, fmt.Errorf("say hello on %s: %w", proto, err)
+	}
+	f.greet = func() error {
+		if err := n.readHello(s, f); err != nil {
+			return fmt.Errorf("wait for hello on %s: %w", proto, err)
+		}
+		return nil
 	}
 	return f, done, nil
 }
