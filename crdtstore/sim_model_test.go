@@ -29,16 +29,6 @@ type simAsked struct {
 	path string
 }
 
-// simPolicy is a policy as its admin meant it: rights by identity and path.
-type simPolicy struct {
-	serial      uint64
-	hash        [32]byte
-	text        []byte
-	read, write [][]bool
-	member      []bool
-	revoked     []bool
-}
-
 // simRights is what a set of texts says: the highest counts, and every revocation.
 type simRights struct {
 	*simPolicy

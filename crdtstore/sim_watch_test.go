@@ -25,7 +25,9 @@ func (n *simNode) watch() {
 	for _, prefix := range []string{"/", "/b"} {
 		w := &simWatcher{n: n, prefix: prefix, state: map[string]record.Version{}, left: 1 << 30}
 		n.watchers = append(n.watchers, w)
-		w.open()
+		if n.store != nil {
+			w.open()
+		}
 	}
 }
 
@@ -38,7 +40,9 @@ func (n *simNode) resume() {
 		return
 	}
 	for _, w := range n.watchers {
-		w.open()
+		if n.store != nil {
+			w.open()
+		}
 	}
 }
 
@@ -54,9 +58,16 @@ func (w *simWatcher) open() {
 	}
 	if !w.w.resumed {
 		w.left = 1 << 30
-		if err := w.w.present(context.Background(), w.cursor != ""); err != nil {
-			w.n.sim.failf("watch: %v", err)
-		}
+		w.ended(w.w.present(context.Background(), w.cursor != ""))
+	}
+}
+
+// ended looks at why a watch ended: the power may fail when it has the store synced.
+func (w *simWatcher) ended(err error) {
+	if errors.Is(err, errPower) {
+		w.n.crash()
+	} else if err != nil {
+		w.n.sim.failf("watch: %v", err)
 	}
 }
 
@@ -87,10 +98,7 @@ func (w *simWatcher) pull(events int) {
 			w.open()
 			return
 		}
-		if err != nil {
-			w.n.sim.failf("watch: %v", err)
-		}
-		if !more {
+		if w.ended(err); !more {
 			return
 		}
 	}
@@ -124,6 +132,9 @@ func (n *simNode) watchSome() {
 		return
 	}
 	w.pull(1 << 30)
+	if n.store == nil {
+		return
+	}
 	if p := w.differs(); p != "" {
 		n.sim.failf("%s", p)
 	}
