@@ -56,10 +56,15 @@ func (d *document) end() string {
 
 // insert puts a line before the line number at.
 func (d *document) insert(at int, line string) {
-	if at > 0 && !strings.HasSuffix(d.lines[at-1], "\n") {
-		d.lines[at-1] += d.end()
-	}
+	d.endLine(at - 1)
 	d.lines = slices.Insert(d.lines, at, line+d.end())
+}
+
+// endLine gives the last line its end, if it has none or half of one.
+func (d *document) endLine(i int) {
+	if i >= 0 && !strings.HasSuffix(d.lines[i], "\n") {
+		d.lines[i] = strings.TrimSuffix(d.lines[i], "\r") + d.end()
+	}
 }
 
 // statement gives the fields of a line that begins with word and is no rule.

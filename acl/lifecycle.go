@@ -250,9 +250,7 @@ func (d *document) keep(f *File, at int, keeps []Keep) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	if at > 0 && !strings.HasSuffix(d.lines[at-1], "\n") {
-		d.lines[at-1] += d.end()
-	}
+	d.endLine(at - 1)
 	d.lines = slices.Insert(d.lines, at, lines...)
 	return nil
 }
