@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -264,5 +265,40 @@ func TestUnits(t *testing.T) {
 		if err := new(FileMode).UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("mode %q was accepted", text)
 		}
+	}
+}
+
+// The lists that the example shows in comments are what the agent reads, each with every key there is.
+func TestExampleListsAreRead(t *testing.T) {
+	text := string(configs.Example)
+	for _, key := range []string{"mirrors", "triggers"} {
+		lines := strings.Split(text, "\n")
+		end := slices.Index(lines, key+": []")
+		start := end
+		for start > 0 && strings.HasPrefix(lines[start-1], "#") && !strings.HasPrefix(lines[start], "#   - ") {
+			start--
+		}
+		block := key + ":\n"
+		for _, line := range lines[start:end] {
+			block += strings.TrimPrefix(line, "#") + "\n"
+		}
+		text = strings.Replace(text, key+": []", block, 1)
+	}
+	var c Config
+	d := decodeConfig([]byte(text), &c)
+	if len(d.faults) > 0 || len(c.Mirrors) != 1 || len(c.Triggers) != 1 {
+		t.Fatalf("%v\n%s", d.faults, text)
+	}
+	for _, element := range []any{c.Mirrors[0], c.Triggers[0]} {
+		v := reflect.ValueOf(element)
+		for _, f := range fieldsOf(v.Type()) {
+			if !strings.Contains(text, f.name+":") && !strings.Contains(text, `"`+f.name+`":`) {
+				t.Errorf("the example does not show %s of %T", f.name, element)
+			}
+		}
+	}
+	if m, tr := c.Mirrors[0], c.Triggers[0]; m.MaxDelete != 0.5 || time.Duration(m.Debounce.Max) != 2*time.Second || len(m.OnChange) != 3 ||
+		tr.User != "nginx" || tr.Retries != 0 || len(tr.Command) != 3 {
+		t.Errorf("%+v\n%+v", m, tr)
 	}
 }
