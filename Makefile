@@ -44,9 +44,9 @@ fuzz: ## every fuzz target for FUZZTIME (10m)
 	@test/fuzz.sh $(FUZZTIME)
 
 chaos: ## SEEDS (10000) simulated histories, partitions in virtual time, ROUNDS (40) of faults for real processes (root)
-	$(GO) test -timeout 0 -run '^(TestSimulation|TestG1_EveryCrashImageConverges)$$' -v -seeds=$(SEEDS) -sim.all ./crdtstore
-	$(GO) test -timeout 0 -v -schedules=300 -agents=100 ./test/virtual
-	$(GO) test -timeout 0 -v -rounds=$(ROUNDS) ./test/chaos
+	$(GO) test ./crdtstore -timeout 0 -run '^(TestSimulation|TestG1_EveryCrashImageConverges)$$' -v -seeds=$(SEEDS) -sim.all
+	$(GO) test ./test/virtual -timeout 0 -v -schedules=300 -agents=100
+	$(GO) test ./test/chaos -timeout 0 -v -rounds=$(ROUNDS)
 
 faults: ## tests of the tests: planted faults must be found, dying at any named step must be survived
 	$(GO) test -timeout 20m -tags faults -run 'PlantedFaults|Failpoints' -v ./crdtstore
