@@ -37,7 +37,7 @@ endif
 lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up to date
 	@test -z "$$(gofmt -l $(sources) | tee /dev/stderr)" || { echo 'gofmt: format the files above' >&2; exit 1; }
 	$(GO) vet ./...
-	$(GO) tool -modfile=tools/go.mod golangci-lint run
+	$(GO) tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners
 	@tools/generated.sh
 
 fuzz: ## every fuzz target for FUZZTIME (10m)
