@@ -17,7 +17,7 @@ var plantable = map[string]uint64{
 	"feed-overflow":        100, // a busy turn loses watch events
 	"forget-revocations":   500, // only the text in force revokes
 	"forget-unready":       300, // a restart takes every write for whole
-	"forget-wants":         600, // a restart forgets what is lacking
+	"forget-wants":         300, // what is lacking is never asked for
 	"half-commit":          300, // rows of one turn in two commits
 	"heads-apart":          300, // go-ds-crdt's heads before their blocks
 	"hlc-only":             500, // equal clocks: the first to come stays

@@ -2,6 +2,7 @@ package crdtstore
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -74,7 +75,8 @@ func (s *sim) heal() {
 	for i := range s.blocked {
 		clear(s.blocked[i])
 	}
-	if slices.Contains(s.policy.member, false) { // else let no policy change stir up what got stuck
+	inForce := s.model.rights(slices.Collect(maps.Keys(s.model.policies))) // of twins not always the newest
+	if slices.Contains(inForce.member, false) {                            // else let no policy change stir up what got stuck
 		p := *s.policy
 		p.serial, p.member = p.serial+1, slices.Repeat([]bool{true}, len(s.keys))
 		s.publish(&p)

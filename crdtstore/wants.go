@@ -56,9 +56,7 @@ func (w *wants) update(key record.Tag, slots []*slot, r *rows) {
 		o := kept[s.version]
 		if o == nil {
 			o = &want{Want: record.Want{PathKey: key, Version: s.version, Entry: s.entry}, tags: s.tags, author: s.author}
-			if !planted("forget-wants") {
-				r.set(wantKey(key, s.version), nil)
-			}
+			r.set(wantKey(key, s.version), nil)
 			w.bell = true
 		}
 		delete(kept, s.version)
@@ -99,6 +97,9 @@ func (w *wants) forPeer(peer record.PublicKey, p *acl.Policy, now int64, limit i
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []record.Want
+	if planted("forget-wants") {
+		return nil
+	}
 	for _, list := range w.byPath {
 		for _, o := range list {
 			if len(out) >= limit {
