@@ -210,6 +210,10 @@ func (nd *node) settle() {
 		judge := n.judge
 		n.Close()
 		if !judge {
+			// The rows are committed; one more turn, and the counters are published too.
+			if err := nd.Answered(context.Background(), nd.self, nil, nil); err != nil {
+				nd.t.Fatal(err)
+			}
 			return
 		}
 		if time.Now().After(deadline) {
