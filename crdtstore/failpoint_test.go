@@ -9,30 +9,31 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"syncagent/crdtstore/fault"
 )
 
-// failpoints lists the named steps; those of a rebuild are met in the test of the rebuild.
-var failpoints = []string{
-	"create.before-commit", "create.after-commit",
-	"start.drop-spilled", "start.before-commit", "start.after-commit", "start.after-sync",
-	"turn.collected", "turn.finished", "spill.before", "spill.between", "spill.after",
-	"turn.before-commit", "turn.after-commit", "turn.after-sync",
-	"turn.before-acknowledge", "turn.after-acknowledge", "turn.after-publish",
-	"policy.before-commit", "policy.after-commit", "policy.after-sync",
-	"rebuild.noted", "rebuild.set-aside", "rebuild.opened", "rebuild.taken-over",
+// failpoints gives the named steps of this package.
+func failpoints(t *testing.T) []string {
+	t.Helper()
+	points, _, err := fault.Find(".")
+	if err != nil || len(points) == 0 {
+		t.Fatalf("no failpoints: %v", err)
+	}
+	return points
 }
 
 // TestFailpoints lets a host die at every named step, each time that a scenario comes by there, and holds that it comes
 // back whole. Every name must be met.
 func TestFailpoints(t *testing.T) {
-	defer func() { onFail = nil }()
+	defer func() { fault.OnPoint(nil) }()
 	met := map[string]int{}
 	for i, scenario := range crashScenarios {
 		hits := map[string]int{}
 		count := func(begins bool) {
-			onFail = nil
+			fault.OnPoint(nil)
 			if begins {
-				onFail = func(name string) { hits[name]++ }
+				fault.OnPoint(func(name string) { hits[name]++ })
 			}
 		}
 		if _, failure := runCrash(crashPoint{scenario: i, around: count}); failure != "" {
@@ -47,7 +48,7 @@ func TestFailpoints(t *testing.T) {
 			met[name] += n
 		}
 	}
-	for _, name := range failpoints {
+	for _, name := range failpoints(t) {
 		if met[name] == 0 && !strings.HasPrefix(name, "rebuild.") {
 			t.Errorf("no scenario comes by %s", name)
 		}
@@ -58,19 +59,19 @@ func TestFailpoints(t *testing.T) {
 // dieAt runs a scenario in which the process dies when it comes to a step for the nth time.
 func dieAt(scenario int, name string, n int) string {
 	arm := func(begins bool) {
-		onFail = nil
+		fault.OnPoint(nil)
 		if !begins {
 			return
 		}
 		left := n
-		onFail = func(at string) {
+		fault.OnPoint(func(at string) {
 			if at == name {
 				if left--; left == 0 {
-					onFail = nil
+					fault.OnPoint(nil)
 					panic(errPower)
 				}
 			}
-		}
+		})
 	}
 	_, failure := runCrash(crashPoint{scenario: scenario, around: arm})
 	return failure
@@ -79,7 +80,7 @@ func dieAt(scenario int, name string, n int) string {
 // TestFailpointsOfARebuild takes an image of the data directory at every step of a rebuild, and of every commit in it.
 // A start from each image must carry everything over.
 func TestFailpointsOfARebuild(t *testing.T) {
-	defer func() { onFail = nil }()
+	defer func() { fault.OnPoint(nil) }()
 	n := newTestNet(t, 1)
 	dir, images := t.TempDir(), t.TempDir()
 	a := n.startOn("a", nil, dir)
@@ -94,16 +95,16 @@ func TestFailpointsOfARebuild(t *testing.T) {
 	}
 	met := map[string]bool{}
 	var taken []string
-	onFail = func(name string) {
+	fault.OnPoint(func(name string) {
 		image := filepath.Join(images, fmt.Sprintf("%03d %s", len(taken), name))
 		if err := os.CopyFS(image, os.DirFS(dir)); err != nil {
 			t.Error(err)
 		}
 		taken, met[name] = append(taken, image), true
-	}
+	})
 	n.startOn("a", nil, dir).stop()
-	onFail = nil
-	for _, name := range failpoints {
+	fault.OnPoint(nil)
+	for _, name := range failpoints(t) {
 		if strings.HasPrefix(name, "rebuild.") && !met[name] {
 			t.Errorf("%s is not met", name)
 		}

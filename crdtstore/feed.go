@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -38,7 +39,7 @@ func (t *turn) writeFeed() error {
 	if len(t.feed) == 0 {
 		return nil
 	}
-	if planted("feed-overflow") {
+	if fault.Planted("feed-overflow") {
 		t.feed = t.feed[:min(len(t.feed), 2)]
 	}
 	slices.SortStableFunc(t.feed, func(a, b feedItem) int { return a.version.Compare(b.version) })

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"syncagent/acl"
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -64,11 +65,11 @@ func (s *Store) create() error {
 	s.engine.overlay.take(t.rows)
 	s.counters.feedFirst = 1
 	t.rows.set(countersKey, s.counters.encode())
-	fail("create.before-commit")
+	fault.Point("create.before-commit")
 	if err := s.kv.Commit(t.rows); err != nil {
 		return err
 	}
-	fail("create.after-commit")
+	fault.Point("create.after-commit")
 	t.dag.seal()
 	s.dag.Store(t.dag)
 	return nil
@@ -94,15 +95,15 @@ func (s *Store) start() error {
 	print := fingerprint(s.texts)
 	r.set(policyMark, print[:])
 	r.set(countersKey, s.counters.encode())
-	fail("start.before-commit")
+	fault.Point("start.before-commit")
 	if err := s.kv.Commit(r); err != nil {
 		return err
 	}
-	fail("start.after-commit")
+	fault.Point("start.after-commit")
 	if err := s.kv.Sync(); err != nil {
 		return err
 	}
-	fail("start.after-sync")
+	fault.Point("start.after-sync")
 	s.committed.Store(s.counters.feed)
 	s.publishStats()
 	return nil
@@ -127,7 +128,7 @@ func (s *Store) loadIdentity(v view, row []byte) error {
 	if s.counters, err = decodeCounters(raw); err != nil {
 		return err
 	}
-	if !planted("agent-time-back") {
+	if !fault.Planted("agent-time-back") {
 		s.time = s.counters.agentTime
 	}
 	if err := s.loadPolicies(v); err != nil {
@@ -259,7 +260,7 @@ func (s *Store) loadWaiting(v view) error {
 		if err != nil {
 			return false, err
 		}
-		if !planted("forget-unready") {
+		if !fault.Planted("forget-unready") {
 			s.rememberUnready(u)
 		}
 		waiting = append(waiting, u)
@@ -307,7 +308,7 @@ func (s *Store) dropSpilled(v view) error {
 	if err != nil || r.empty() {
 		return err
 	}
-	fail("start.drop-spilled")
+	fault.Point("start.drop-spilled")
 	return s.kv.Commit(r)
 }
 

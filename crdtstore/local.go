@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -58,7 +59,7 @@ func (t *turn) put(req *writeRequest) error {
 			return err
 		}
 		if top != nil {
-			if !planted("write-below") {
+			if !fault.Planted("write-below") {
 				hlc = max(hlc, top.version.HLC.Next())
 			}
 		}

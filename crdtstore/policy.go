@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"syncagent/acl"
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -116,18 +117,18 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	c.withheld = 0
 	c.addFeed(r, s.run, []feedItem{{kind: feedPolicy}})
 	r.set(countersKey, c.encode())
-	fail("policy.before-commit")
+	fault.Point("policy.before-commit")
 	if err := s.kv.Commit(r); err != nil {
 		return err
 	}
-	fail("policy.after-commit")
+	fault.Point("policy.after-commit")
 	if err := s.kv.Sync(); err != nil {
 		return err
 	}
-	fail("policy.after-sync")
+	fault.Point("policy.after-sync")
 	s.texts, s.counters = kept, c
 	all := kept
-	if planted("forget-revocations") {
+	if fault.Planted("forget-revocations") {
 		all = []*acl.Signed{in}
 	}
 	s.force.Store(&inForce{acl.Compile(s.network, in, all), c.generation})
@@ -201,7 +202,7 @@ func (s *Store) pruneTexts(texts []*acl.Signed, in *acl.Signed, r *rows) []*acl.
 // rejudge brings the next paths in line with the policy in force. The place reached is stored with the turn.
 func (t *turn) rejudge() error {
 	c := &t.s.counters
-	if planted("skip-rejudge") {
+	if fault.Planted("skip-rejudge") {
 		c.judged = c.generation
 	}
 	if c.judged == c.generation {

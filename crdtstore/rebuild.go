@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"syncagent/crdtstore/fault"
 )
 
 // rebuildList is a file beside the store: the names of the damaged stores whose content is being carried over, one a
@@ -29,11 +31,11 @@ func (s *Store) openDir(dir string) error {
 			return errors.Join(cause, err)
 		}
 		s.log.Error("store is damaged", "error", cause, "moved_to", aside)
-		fail("rebuild.set-aside")
+		fault.Point("rebuild.set-aside")
 		if err := s.tryOpen(dir); err != nil {
 			return err
 		}
-		fail("rebuild.opened")
+		fault.Point("rebuild.opened")
 	} else if cause != nil || len(asides) == 0 {
 		return cause
 	}
@@ -41,7 +43,7 @@ func (s *Store) openDir(dir string) error {
 		if err := s.takeOver(s.salvage(filepath.Join(filepath.Dir(dir), aside))); err != nil {
 			return errors.Join(err, s.closeAll())
 		}
-		fail("rebuild.taken-over")
+		fault.Point("rebuild.taken-over")
 	}
 	if err := os.Remove(list); err != nil {
 		return errors.Join(fmt.Errorf("rebuild store: %w", err), s.closeAll())
@@ -60,7 +62,7 @@ func (s *Store) setAside(dir, aside, list string, asides []string) error {
 	if err := writeRebuildList(list, asides); err != nil {
 		return fmt.Errorf("set damaged store aside: %w", err)
 	}
-	fail("rebuild.noted")
+	fault.Point("rebuild.noted")
 	if err := os.Rename(dir, filepath.Join(filepath.Dir(dir), aside)); err != nil {
 		return fmt.Errorf("set damaged store aside: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -28,7 +29,7 @@ type rules struct {
 }
 
 func (r *rules) due(v record.Version) bool {
-	return v.HLC.Milli() <= r.now+dueAhead.Milliseconds() || planted("show-early")
+	return v.HLC.Milli() <= r.now+dueAhead.Milliseconds() || fault.Planted("show-early")
 }
 
 // verdict is what resolve finds for one path.
@@ -46,13 +47,13 @@ func resolve(slots []*slot, r *rules) verdict {
 	var above *slot // nearest allowed and due slot above the present one
 	authors := make(map[record.PublicKey]bool)
 	older := 0 // kept superseded versions
-	if planted("winner-by-author") {
+	if fault.Planted("winner-by-author") {
 		slots = slices.Clone(slots)
 		slices.SortStableFunc(slots, func(a, b *slot) int { return record.CompareKeys(b.author, a.author) })
 	}
 	for _, s := range slots {
 		reads := r.reads(s)
-		if s.holds() && !reads && (!s.own || planted("drop-own")) && !planted("keep-unreadable") {
+		if s.holds() && !reads && (!s.own || fault.Planted("drop-own")) && !fault.Planted("keep-unreadable") {
 			out.drops = append(out.drops, s) // the right to read was withdrawn
 			continue
 		}

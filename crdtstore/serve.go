@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"syncagent/acl"
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -170,7 +171,7 @@ func (s *Store) entriesFor(v view, p *acl.Policy, b *record.Block, reader record
 	for _, w := range b.Writes {
 		id := w.ID()
 		for i := range w.Slots {
-			if !p.MayRead(reader, w.Slots[i].Tags) && !planted("serve-anybody") {
+			if !p.MayRead(reader, w.Slots[i].Tags) && !fault.Planted("serve-anybody") {
 				continue
 			}
 			version := record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
@@ -295,7 +296,7 @@ func (s *Store) serve(v view, p *acl.Policy, reader record.PublicKey, w record.W
 		return record.Answer{}
 	}
 	switch {
-	case !p.MayRead(reader, s.network.Tags(e.Path)) && !planted("serve-anybody"):
+	case !p.MayRead(reader, s.network.Tags(e.Path)) && !fault.Planted("serve-anybody"):
 		return record.Answer{Status: record.Denied}
 	case stub:
 		return record.Answer{Status: record.HereStub, Entry: data}

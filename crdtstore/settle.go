@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -355,7 +356,7 @@ func (t *turn) show(p *pathState, path string, shown *slot) error {
 	if shown != nil {
 		now = shownRow{shown.version, shown.visible(t.now)}
 	}
-	if now == old || planted("hlc-only") && had && now.version.HLC == old.version.HLC {
+	if now == old || fault.Planted("hlc-only") && had && now.version.HLC == old.version.HLC {
 		return nil
 	}
 	c := &t.s.counters
@@ -364,7 +365,7 @@ func (t *turn) show(p *pathState, path string, shown *slot) error {
 		if err != nil {
 			return err
 		}
-		if !planted("digest-drift") {
+		if !fault.Planted("digest-drift") {
 			c.viewDigest = subDigest(c.viewDigest, digestTerm(path, old.version, entry))
 		}
 		c.entries--

@@ -5,6 +5,8 @@ package crdtstore
 import (
 	"fmt"
 	"testing"
+
+	"syncagent/crdtstore/fault"
 )
 
 // plantable lists the faults that the simulation must find, and within how many seeds it has to.
@@ -33,10 +35,10 @@ var plantable = map[string]uint64{
 
 // TestPlantedFaults holds that the simulation finds each of the planted faults.
 func TestPlantedFaults(t *testing.T) {
-	defer func() { plantedFault = "" }()
+	defer fault.Plant("")
 	for name, bound := range plantable {
 		t.Run(name, func(t *testing.T) {
-			plantedFault = name
+			fault.Plant(name)
 			for seed := uint64(1); seed <= bound; seed++ {
 				if failure := runBroken(seed); failure != "" {
 					t.Logf("seed %d: %.200s", seed, failure)

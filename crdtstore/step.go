@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -25,11 +26,11 @@ func (s *Store) step() error {
 	if err != nil {
 		return err
 	}
-	fail("turn.collected")
+	fault.Point("turn.collected")
 	if err := t.finish(); err != nil {
 		return err
 	}
-	fail("turn.finished")
+	fault.Point("turn.finished")
 	if err := t.commit(); err != nil {
 		return err
 	}
@@ -98,18 +99,18 @@ func (t *turn) commit() error {
 	if err := t.plantedCommit(); err != nil {
 		return err
 	}
-	fail("turn.before-commit")
+	fault.Point("turn.before-commit")
 	if err := s.kv.Commit(t.rows); err != nil {
 		return err
 	}
-	fail("turn.after-commit")
+	fault.Point("turn.after-commit")
 	s.unsynced = true
 	_, mono := s.clock.Now()
-	if (len(t.local) > 0 || len(t.out) > 0) && !planted("acknowledge-unsynced") || mono-s.lastSync >= syncWithin {
+	if (len(t.local) > 0 || len(t.out) > 0) && !fault.Planted("acknowledge-unsynced") || mono-s.lastSync >= syncWithin {
 		if err := s.kv.Sync(); err != nil {
 			return err
 		}
-		fail("turn.after-sync")
+		fault.Point("turn.after-sync")
 		s.unsynced, s.lastSync = false, mono
 		s.noteSynced(s.counters.feed)
 	}
@@ -136,7 +137,7 @@ func (t *turn) storeSpilled() (bool, error) {
 	if len(list) == 0 {
 		return false, nil
 	}
-	fail("spill.before")
+	fault.Point("spill.before")
 	r := newRows()
 	r.set(key('x'), list)
 	for ; len(list) > 0; list = list[32:] { // in the order of the list, so that a run can be repeated
@@ -145,7 +146,7 @@ func (t *turn) storeSpilled() (bool, error) {
 			if err := t.s.kv.Commit(r); err != nil {
 				return false, err
 			}
-			fail("spill.between")
+			fault.Point("spill.between")
 			r = newRows()
 		}
 		r.set(entryKey(id), t.spill[id])
@@ -153,7 +154,7 @@ func (t *turn) storeSpilled() (bool, error) {
 	if err := t.s.kv.Commit(r); err != nil {
 		return false, err
 	}
-	fail("spill.after")
+	fault.Point("spill.after")
 	return true, nil
 }
 
@@ -163,11 +164,11 @@ func (t *turn) tell(done ended) {
 	t.dag.seal()
 	s.dag.Store(t.dag)
 	s.publishStats()
-	fail("turn.before-acknowledge")
+	fault.Point("turn.before-acknowledge")
 	for _, l := range t.local {
 		l.req.done <- writeResult{version: l.version}
 	}
-	fail("turn.after-acknowledge")
+	fault.Point("turn.after-acknowledge")
 	for _, r := range done.ingests {
 		r.finish(nil)
 	}
@@ -176,7 +177,7 @@ func (t *turn) tell(done ended) {
 	}
 	if len(t.out) > 0 && s.onCommit != nil {
 		s.onCommit(t.out)
-		fail("turn.after-publish")
+		fault.Point("turn.after-publish")
 	}
 	s.committed.Store(s.counters.feed)
 	if len(t.feed) > 0 {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"syncagent/acl"
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -53,9 +54,11 @@ func (s *Store) newTurn() *turn {
 func (t *turn) rules() *rules {
 	return &rules{
 		now: t.now, history: t.s.history, voided: t.s.counters.voided,
-		allowed: func(s *slot) bool { return planted("anybody-writes") || t.policy.Allowed(s.author, s.tags, s.version) },
-		reads:   func(s *slot) bool { return t.policy.MayRead(t.s.self, s.tags) },
-		ready:   func(id record.ID) bool { return t.s.unready[id] == nil || planted("show-unready") },
+		allowed: func(s *slot) bool {
+			return fault.Planted("anybody-writes") || t.policy.Allowed(s.author, s.tags, s.version)
+		},
+		reads: func(s *slot) bool { return t.policy.MayRead(t.s.self, s.tags) },
+		ready: func(id record.ID) bool { return t.s.unready[id] == nil || fault.Planted("show-unready") },
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"syncagent/acl"
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -97,7 +98,7 @@ func (w *wants) forPeer(peer record.PublicKey, p *acl.Policy, now int64, limit i
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []record.Want
-	if planted("forget-wants") {
+	if fault.Planted("forget-wants") {
 		return nil
 	}
 	for _, list := range w.byPath {

@@ -24,14 +24,15 @@ const module = "syncagent/"
 var below = map[string][]string{
 	"cmd/syncagent":    {"agent", "acl", "crdtstore/record", "sync/mirror", "sync/trigger", "configs", "cmd/syncagent"},
 	"agent":            {"agent", "crdtstore", "p2p", "acl", "crdtstore/record", "sync/mirror", "sync/trigger", "configs"},
-	"crdtstore":        {"crdtstore", "acl", "crdtstore/record"},
+	"crdtstore":        {"crdtstore", "acl", "crdtstore/record", "crdtstore/fault"},
 	"crdtstore/record": {},
-	"p2p":              {"p2p", "crdtstore/record"},
-	"sync/mirror":      {"sync/mirror", "sync/trigger", "crdtstore/record"},
-	"sync/trigger":     {"sync/trigger", "crdtstore/record"},
+	"crdtstore/fault":  {},
+	"p2p":              {"p2p", "crdtstore/record", "crdtstore/fault"},
+	"sync/mirror":      {"sync/mirror", "sync/trigger", "crdtstore/record", "crdtstore/fault"},
+	"sync/trigger":     {"sync/trigger", "crdtstore/record", "crdtstore/fault"},
 	"acl":              {"acl", "crdtstore/record"},
 	"configs":          {},
-	"test":             {"test", "agent", "crdtstore", "p2p", "acl", "crdtstore/record", "sync/mirror", "sync/trigger", "configs"},
+	"test":             {"test", "agent", "crdtstore", "p2p", "acl", "crdtstore/record", "crdtstore/fault", "sync/mirror", "sync/trigger", "configs"},
 }
 
 // owners names the one folder that may import a family of libraries. Tests of whole agents may use the network's: they
