@@ -3,45 +3,29 @@ package mirror
 import (
 	"errors"
 	"io/fs"
-	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // Operations on two directories of a tree. Both are open, each entry is named in its own: no link is followed.
 
-// both calls fn with descriptors of the directories of two paths.
-func (t *tree) both(from, to string, fn func(from, to int) error) error {
-	a, err := t.descriptor(parent(from))
-	if err != nil {
-		return err
+// both gives the directories of two paths, to be used before the next call.
+func (t *tree) both(from, to string) (a, b folder, err error) {
+	if _, err = t.open(parent(from)); err != nil {
+		return nil, nil, err
 	}
-	defer a.Close() //nolint:errcheck // opened for reading
-	b, err := t.descriptor(parent(to))
-	if err != nil {
-		return err
+	if b, err = t.open(parent(to)); err != nil {
+		return nil, nil, err
 	}
-	defer b.Close() //nolint:errcheck // opened for reading
-	return fn(int(a.Fd()), int(b.Fd()))
-}
-
-func (t *tree) descriptor(dir string) (*os.File, error) {
-	d, err := t.open(dir)
-	if err != nil {
-		return nil, err
-	}
-	return d.Open(".")
+	a, err = t.open(parent(from)) // once more: the second may have closed the first, this one does not close the second
+	return a, b, err
 }
 
 // move renames a file from one directory to another.
 func (t *tree) move(from, to string) error {
-	err := t.both(from, to, func(a, b int) error {
-		if err := unix.Renameat(a, name(from), b, name(to)); err != nil {
-			return &fs.PathError{Op: "rename", Path: to, Err: err}
-		}
-		return nil
-	})
+	a, b, err := t.both(from, to)
 	if err != nil {
+		return err
+	}
+	if err := a.Rename(name(from), b, name(to)); err != nil {
 		return err
 	}
 	t.touched[parent(to)] = struct{}{}
@@ -51,16 +35,15 @@ func (t *tree) move(from, to string) error {
 
 // link gives a file, which is no directory, a second name.
 func (t *tree) link(from, to string) error {
-	err := t.both(from, to, func(a, b int) error {
-		if err := unix.Linkat(a, name(from), b, name(to), 0); err != nil {
-			return &fs.PathError{Op: "link", Path: to, Err: err}
-		}
-		return nil
-	})
-	if err == nil {
-		t.touched[parent(to)] = struct{}{}
+	a, b, err := t.both(from, to)
+	if err != nil {
+		return err
 	}
-	return err
+	if err := a.Link(name(from), b, name(to)); err != nil {
+		return err
+	}
+	t.touched[parent(to)] = struct{}{}
+	return nil
 }
 
 // makeDirs makes a directory and those above it. The ones of our own names are for us alone.

@@ -14,8 +14,6 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -31,11 +29,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // set aside: the mirror then knows nothing of its own doing and so removes nothing. Safe for concurrent use.
 type journal struct {
 	path string
+	name string // of the file in dir
+	dir  folder
 	log  *slog.Logger
-	lock *os.File
+	lock file
 
 	mu      sync.Mutex
-	file    *os.File
+	file    file
 	size    int64 // bytes of the valid lines
 	compact int64 // size after the last rewriting
 	broken  bool  // the end of the file is not what size says: rewrite before the next line
@@ -43,38 +43,22 @@ type journal struct {
 }
 
 // openJournal reads the journal at path, or begins an empty one. ErrBusy: another process has it.
-func openJournal(path string, log *slog.Logger) (*journal, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+func openJournal(d disk, path string, log *slog.Logger) (*journal, error) {
+	if err := d.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	dir, err := d.Folder(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j := &journal{path: path, log: log, lock: lock}
-	if err := flock(lock); err != nil {
-		return nil, errors.Join(fmt.Errorf("open journal %s: %w", path, err), lock.Close())
+	j := &journal{path: path, name: filepath.Base(path), dir: dir, log: log}
+	if j.lock, err = dir.OpenLocked(j.name+".lock", os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("open journal %s: %w", path, err), dir.Close())
 	}
 	if err := j.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open journal %s: %w", path, err), j.close())
 	}
 	return j, nil
-}
-
-// flock takes an exclusive lock that ends with the process. ErrBusy: somebody else has it. It is tried for a moment: of
-// a process that was killed while it started a command, a child may have the lock until the command is loaded.
-func flock(f *os.File) error {
-	const tries, pause = 20, 25 * time.Millisecond
-	for n := 1; ; n++ {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return err
-		}
-		if n == tries {
-			return ErrBusy
-		}
-		time.Sleep(pause)
-	}
 }
 
 func (j *journal) close() error {
@@ -84,13 +68,13 @@ func (j *journal) close() error {
 	if j.file != nil {
 		err = j.file.Close()
 	}
-	return errors.Join(err, j.lock.Close())
+	return errors.Join(err, j.lock.Close(), j.dir.Close())
 }
 
 var errDamaged = errors.New("journal is damaged")
 
 func (j *journal) load() error {
-	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := j.dir.Open(j.name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -98,10 +82,10 @@ func (j *journal) load() error {
 	j.ledger = newLedger()
 	good, err := readLines(f, j.ledger)
 	if errors.Is(err, errDamaged) {
-		aside := fmt.Sprintf("%s.damaged-%d", j.path, time.Now().Unix())
-		j.log.Error("mirror journal is damaged and set aside, nothing will be removed", "journal", j.path, "aside", aside,
+		aside := fmt.Sprintf("%s.damaged-%d", j.name, time.Now().Unix())
+		j.log.Error("mirror journal is damaged and set aside, nothing will be removed", "journal", j.path, "aside", filepath.Join(filepath.Dir(j.path), aside),
 			"offset", good)
-		if err := errors.Join(f.Close(), os.Rename(j.path, aside)); err != nil {
+		if err := errors.Join(f.Close(), j.dir.Rename(j.name, j.dir, aside)); err != nil {
 			return err
 		}
 		return j.load()
@@ -109,18 +93,18 @@ func (j *journal) load() error {
 	if err != nil {
 		return err
 	}
-	end, err := f.Seek(0, io.SeekEnd)
+	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	if end > good {
+	if end := info.Size(); end > good {
 		j.log.Warn("cut off a torn line at the end of the mirror journal", "journal", j.path, "bytes", end-good)
 		if err := errors.Join(f.Truncate(good), f.Sync()); err != nil {
 			return err
 		}
 	}
 	j.size, j.compact = good, good
-	return syncDir(filepath.Dir(j.path))
+	return j.dir.Sync()
 }
 
 // readLines adds up the lines and gives the length of the valid ones. A bad line at the very end is left out, one that
@@ -218,8 +202,8 @@ func (j *journal) appendLocked(n line) error {
 
 // rewrite replaces the file by the shortest one with the same sum.
 func (j *journal) rewrite() error {
-	temp := j.path + ".new"
-	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	temp := j.name + ".new"
+	f, err := j.dir.Open(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -228,14 +212,14 @@ func (j *journal) rewrite() error {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = os.Rename(temp, j.path)
+		err = j.dir.Rename(temp, j.dir, j.name)
 	}
 	if err != nil {
-		return errors.Join(err, f.Close(), os.Remove(temp))
+		return errors.Join(err, f.Close(), j.dir.Remove(temp))
 	}
 	old := j.file
 	j.file, j.size, j.compact = f, size, size
-	err = errors.Join(old.Close(), syncDir(filepath.Dir(j.path)))
+	err = errors.Join(old.Close(), j.dir.Sync())
 	j.broken = err != nil // a power cut may bring back the old file: nothing may be appended to the new one
 	return err
 }
@@ -253,15 +237,6 @@ func writeLines(w io.Writer, l *ledger) (size int64, err error) {
 		size += int64(len(b))
 	}
 	return size, out.Flush()
-}
-
-// syncDir makes what happened to a directory's names durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // The readers below give the ledger's state; the maps they hand out are copies.

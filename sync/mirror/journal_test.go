@@ -14,7 +14,7 @@ import (
 
 func openTestJournal(t *testing.T, path string) *journal {
 	t.Helper()
-	j, err := openJournal(path, slog.New(slog.DiscardHandler))
+	j, err := openJournal(osDisk{}, path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestJournalOfANewerVersionIsRefused(t *testing.T) {
 		if err := os.WriteFile(path, raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if j, err := openJournal(path, slog.New(slog.DiscardHandler)); err == nil {
+		if j, err := openJournal(osDisk{}, path, slog.New(slog.DiscardHandler)); err == nil {
 			t.Errorf("%s was accepted", text)
 			_ = j.close()
 		}
@@ -207,7 +207,7 @@ func TestJournalHasOneOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
 	j := openTestJournal(t, path)
 	defer func() { _ = j.close() }()
-	if _, err := openJournal(path, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrBusy) {
+	if _, err := openJournal(osDisk{}, path, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrBusy) {
 		t.Errorf("second open: %v, want ErrBusy", err)
 	}
 }

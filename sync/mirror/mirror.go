@@ -46,6 +46,7 @@ var (
 // Mirror keeps one directory. Run and Once must not run at the same time; Status may be called at any time.
 type Mirror struct {
 	src          Source
+	disk         disk
 	sink         Sink          // nil in ModePull
 	settle       time.Duration // a file that is younger may still be written
 	o            Options
@@ -132,7 +133,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	var j *journal
 	for failures := 0; j == nil; failures++ {
 		var err error
-		if j, err = openJournal(m.journalPath, m.o.Log); err != nil {
+		if j, err = openJournal(m.disk, m.journalPath, m.o.Log); err != nil {
 			m.failed(err)
 			if !pause(ctx, failures) {
 				return nil
@@ -169,7 +170,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 // Once makes the directory equal to the prefix, runs the triggers that have to see it once each, and returns nil if all
 // that succeeded. Errors: ErrHalted, ErrHeld, ErrIncomplete, ErrBusy, those of the source, of the disk, of triggers.
 func (m *Mirror) Once(ctx context.Context) (err error) {
-	j, err := openJournal(m.journalPath, m.o.Log)
+	j, err := openJournal(m.disk, m.journalPath, m.o.Log)
 	if err != nil {
 		m.failed(err)
 		return err

@@ -79,7 +79,7 @@ func New(src Source, o Options) (*Mirror, error) {
 	if o.MaxDelete < 0 {
 		return nil, fmt.Errorf("mirror %s: max_delete is negative", o.Dir)
 	}
-	m := &Mirror{src: src, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1), settle: settleTime, rejected: map[string]string{}}
+	m := &Mirror{src: src, disk: osDisk{}, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1), settle: settleTime, rejected: map[string]string{}}
 	if m.filter, err = newFilter(o.Include, o.Exclude); err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", o.Dir, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -38,7 +39,7 @@ const (
 // Preview tells what Once would do at this moment, in the order of the paths, and changes nothing, neither on disk nor
 // in the journal. It may run beside a running mirror. Errors are those of the source and of the disk, and ErrHalted.
 func (m *Mirror) Preview(ctx context.Context) ([]Step, error) {
-	j, err := peekJournal(m.journalPath, m.o.Log)
+	j, err := peekJournal(m.disk, m.journalPath, m.o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +47,7 @@ func (m *Mirror) Preview(ctx context.Context) ([]Step, error) {
 	if _, err := s.list(ctx); err != nil {
 		return nil, err
 	}
-	top, err := peekRoot(m.o.Dir, m.o.Prefix, j.head(), j.path)
+	top, err := peekRoot(m.disk, m.o.Dir, m.o.Prefix, j.head(), j.path)
 	if err != nil {
 		return nil, err
 	}
@@ -183,9 +184,17 @@ func (s *session) sameContent(ctx context.Context, items []item) (map[string]str
 }
 
 // peekJournal reads a journal without its lock, for looking only: append would fail.
-func peekJournal(path string, log *slog.Logger) (*journal, error) {
+func peekJournal(d disk, path string, log *slog.Logger) (*journal, error) {
 	j := &journal{path: path, log: log, ledger: newLedger()}
-	f, err := os.Open(path)
+	dir, err := d.Folder(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return j, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	defer dir.Close() //nolint:errcheck // opened for reading
+	f, err := dir.Open(filepath.Base(path), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil
 	}
@@ -202,7 +211,7 @@ func peekJournal(path string, log *slog.Logger) (*journal, error) {
 }
 
 // peekRoot opens the root for looking only; nil: it would be made.
-func peekRoot(dir, prefix string, head header, journal string) (*os.Root, error) {
+func peekRoot(d disk, dir, prefix string, head header, journal string) (folder, error) {
 	halt := func(format string, args ...any) error {
 		return &HaltError{Dir: dir, Reason: fmt.Sprintf(format, args...), Journal: journal}
 	}
@@ -210,13 +219,13 @@ func peekRoot(dir, prefix string, head header, journal string) (*os.Root, error)
 	if !fresh && head.Prefix != prefix {
 		return nil, halt("it mirrors %s, not %s", head.Prefix, prefix)
 	}
-	if up := markedAbove(dir); up != "" {
+	if up := markedAbove(d, dir); up != "" {
 		return nil, halt("it lies in %s, which is a mirror itself", up)
 	}
-	if _, err := os.Lstat(dir); fresh && errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.Lstat(dir); fresh && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	top, err := openTop(dir, halt)
+	top, err := openTop(d, dir, halt)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +244,7 @@ func peekRoot(dir, prefix string, head header, journal string) (*os.Root, error)
 	return top, nil
 }
 
-func peekMarker(top *os.Root, prefix string) (m marker, err error) {
+func peekMarker(top folder, prefix string) (m marker, err error) {
 	info, err := top.Lstat(markerName)
 	if err != nil {
 		return m, err
@@ -243,7 +252,7 @@ func peekMarker(top *os.Root, prefix string) (m marker, err error) {
 	if !info.Mode().IsRegular() {
 		return m, fmt.Errorf("%w: no regular file", errForeign)
 	}
-	f, err := top.Open(markerName)
+	f, err := top.Open(markerName, os.O_RDONLY, 0)
 	if err != nil {
 		return m, err
 	}

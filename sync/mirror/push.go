@@ -313,7 +313,7 @@ func (t *tree) read(rel string, before print) ([]byte, error) {
 	if !info.Mode().IsRegular() || printOf(info) != before {
 		return nil, errSwapped
 	}
-	f, err := d.OpenFile(name(rel), readFlags, 0)
+	f, err := d.Open(name(rel), readFlags, 0)
 	if err != nil {
 		return nil, err
 	}

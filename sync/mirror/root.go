@@ -37,8 +37,9 @@ func (e *HaltError) Is(target error) bool { return target == ErrHalted }
 // root is an open and locked root directory.
 type root struct {
 	dir    string
-	r      *os.Root
-	marker *os.File // held open: the lock ends with it
+	disk   disk
+	r      folder
+	marker file // held open: the lock ends with it
 	id     string
 
 	journal string // its path, for messages
@@ -48,7 +49,7 @@ func (r *root) close() error { return errors.Join(r.marker.Close(), r.r.Close())
 
 // openRoot opens the directory that the journal's header names, or, if there is no header yet, makes or adopts it. All
 // errors that need somebody's hand are HaltErrors; ErrBusy: another process mirrors into it.
-func openRoot(dir, prefix string, head header, journal string) (*root, error) {
+func openRoot(d disk, dir, prefix string, head header, journal string) (*root, error) {
 	halt := func(format string, args ...any) error {
 		return &HaltError{Dir: dir, Reason: fmt.Sprintf(format, args...), Journal: journal}
 	}
@@ -56,19 +57,19 @@ func openRoot(dir, prefix string, head header, journal string) (*root, error) {
 	if !fresh && head.Prefix != prefix {
 		return nil, halt("it mirrors %s, not %s", head.Prefix, prefix)
 	}
-	if up := markedAbove(dir); up != "" {
+	if up := markedAbove(d, dir); up != "" {
 		return nil, halt("it lies in %s, which is a mirror itself", up)
 	}
 	if fresh {
-		if err := os.MkdirAll(dir, dirMode); err != nil {
+		if err := d.MkdirAll(dir, dirMode); err != nil {
 			return nil, fmt.Errorf("make mirror: %w", err)
 		}
 	}
-	top, err := openTop(dir, halt)
+	top, err := openTop(d, dir, halt)
 	if err != nil {
 		return nil, err
 	}
-	r := &root{dir: dir, r: top, journal: journal}
+	r := &root{dir: dir, disk: d, r: top, journal: journal}
 	if err := r.openMarker(prefix, fresh); err != nil {
 		_ = top.Close() // opened for reading
 		return nil, markerFault(dir, err, halt)
@@ -80,8 +81,8 @@ func openRoot(dir, prefix string, head header, journal string) (*root, error) {
 }
 
 // openTop opens the directory if it is one.
-func openTop(dir string, halt func(string, ...any) error) (*os.Root, error) {
-	before, err := os.Lstat(dir)
+func openTop(d disk, dir string, halt func(string, ...any) error) (folder, error) {
+	before, err := d.Lstat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, halt("the directory is gone")
@@ -92,7 +93,7 @@ func openTop(dir string, halt func(string, ...any) error) (*os.Root, error) {
 	case !before.IsDir():
 		return nil, halt("it is no directory")
 	}
-	top, err := os.OpenRoot(dir)
+	top, err := d.Folder(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open mirror: %w", err)
 	}
@@ -126,14 +127,11 @@ func (r *root) openMarker(prefix string, fresh bool) (err error) {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: no regular file", errForeign)
 	}
-	f, err := r.r.Open(markerName)
+	f, err := r.r.OpenLocked(markerName, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	m, err := readMarker(f, info, prefix)
-	if err == nil {
-		err = flock(f)
-	}
 	if err != nil {
 		_ = f.Close() // opened for reading
 		return err
@@ -142,12 +140,12 @@ func (r *root) openMarker(prefix string, fresh bool) (err error) {
 	return nil
 }
 
-func readMarker(f *os.File, before fs.FileInfo, prefix string) (m marker, err error) {
+func readMarker(f file, before fs.FileInfo, prefix string) (m marker, err error) {
 	opened, err := f.Stat()
 	if err != nil {
 		return m, err
 	}
-	if !os.SameFile(before, opened) {
+	if !sameFile(before, opened) {
 		return m, errSwapped
 	}
 	b, err := io.ReadAll(io.LimitReader(f, 4096))
@@ -173,29 +171,29 @@ func (r *root) makeMarker(prefix string) error {
 	// Written aside first: a crash must not leave half a marker, which would halt the mirror for ever. Should another
 	// process do the same at this moment, one of the two will find that its marker is gone.
 	temp := tempPrefix + hex.EncodeToString(id[:8]) + tempSuffix
-	f, err := r.r.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := r.r.Open(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(append(text, '\n'))
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = r.r.Rename(temp, markerName)
+		err = r.r.Rename(temp, r.r, markerName)
 	}
 	if err != nil {
 		return errors.Join(err, r.r.Remove(temp))
 	}
-	return errors.Join(syncDir(r.dir), syncDir(filepath.Dir(r.dir)))
+	return errors.Join(r.r.Sync(), syncDir(r.disk, filepath.Dir(r.dir)))
 }
 
 // check tells whether the open root is still the one that its name leads to, with its marker.
 func (r *root) check() error {
 	halt := func(reason string) error { return &HaltError{Dir: r.dir, Reason: reason, Journal: r.journal} }
-	open, err := r.r.Stat(".")
+	open, err := r.r.Stat()
 	if err != nil {
 		return fmt.Errorf("check mirror: %w", err)
 	}
-	named, err := os.Lstat(r.dir)
-	if err != nil || !os.SameFile(open, named) {
+	named, err := r.disk.Lstat(r.dir)
+	if err != nil || !sameFile(open, named) {
 		return halt("the directory was taken away or replaced")
 	}
 	held, err := r.marker.Stat()
@@ -203,18 +201,8 @@ func (r *root) check() error {
 		return fmt.Errorf("check mirror: %w", err)
 	}
 	found, err := r.r.Lstat(markerName)
-	if err != nil || !os.SameFile(held, found) {
+	if err != nil || !sameFile(held, found) {
 		return halt("its marker " + markerName + " is gone")
 	}
 	return nil
-}
-
-// markedAbove gives the nearest directory above dir that is the root of a mirror, if there is one.
-func markedAbove(dir string) string {
-	for up := filepath.Dir(dir); up != dir; dir, up = up, filepath.Dir(up) {
-		if _, err := os.Lstat(filepath.Join(up, markerName)); err == nil {
-			return up
-		}
-	}
-	return ""
 }

@@ -41,12 +41,8 @@ func (s *session) markBelow(dir string) error {
 	if err != nil {
 		return s.fault(dir, err)
 	}
-	f, err := d.Open(".")
+	entries, err := d.Entries()
 	if err != nil {
-		return s.fault(dir, err)
-	}
-	entries, err := f.ReadDir(-1)
-	if err = errors.Join(err, f.Close()); err != nil {
 		return s.fault(dir, err)
 	}
 	for _, e := range entries {

@@ -53,7 +53,7 @@ func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor strin
 	if cursor, err = s.list(ctx); err != nil {
 		return nil, "", err
 	}
-	if s.root, err = openRoot(m.o.Dir, m.o.Prefix, j.head(), j.path); err != nil {
+	if s.root, err = openRoot(m.disk, m.o.Dir, m.o.Prefix, j.head(), j.path); err != nil {
 		return nil, "", err
 	}
 	s.tree = newTree(s.root.r, m.owner, m.group, m.trust)

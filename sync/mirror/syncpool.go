@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"errors"
-	"os"
 	"sync"
 )
 
@@ -11,7 +10,7 @@ const syncers = 8
 
 // syncPool syncs and closes files, several at a time.
 type syncPool struct {
-	files chan *os.File
+	files chan file
 	wg    sync.WaitGroup
 
 	mu  sync.Mutex
@@ -19,7 +18,7 @@ type syncPool struct {
 }
 
 func newSyncPool() *syncPool {
-	p := &syncPool{files: make(chan *os.File)}
+	p := &syncPool{files: make(chan file)}
 	for range syncers {
 		p.wg.Go(p.work)
 	}
@@ -36,7 +35,7 @@ func (p *syncPool) work() {
 	}
 }
 
-func (p *syncPool) sync(f *os.File) { p.files <- f }
+func (p *syncPool) sync(f file) { p.files <- f }
 
 // wait gives the joined errors of all files.
 func (p *syncPool) wait() error {

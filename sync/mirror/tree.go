@@ -18,12 +18,12 @@ import (
 // through the one above it, and every operation names one entry of an open directory: no symbolic link is followed,
 // whatever somebody does to the tree meanwhile, and nothing outside the root is reached. Not safe for concurrent use.
 type tree struct {
-	root  *os.Root // nil: there is none, and nothing in it; only for looking
-	owner int      // -1: whoever we are
+	root  folder // nil: there is none, and nothing in it; only for looking
+	owner int    // -1: whoever we are
 	group int
 	trust map[string]print // files whose content is known to be base's, as long as they look like this
 
-	dirs    map[string]*os.Root // open directories
+	dirs    map[string]folder   // open directories
 	touched map[string]struct{} // directories with new names, not yet synced
 	buf     []byte
 }
@@ -36,10 +36,10 @@ const (
 	dirMode     = 0o755
 )
 
-func newTree(root *os.Root, owner, group int, trust map[string]print) *tree {
+func newTree(root folder, owner, group int, trust map[string]print) *tree {
 	return &tree{
 		root: root, owner: owner, group: group, trust: trust,
-		dirs: map[string]*os.Root{}, touched: map[string]struct{}{}, buf: make([]byte, 64<<10),
+		dirs: map[string]folder{}, touched: map[string]struct{}{}, buf: make([]byte, 64<<10),
 	}
 }
 
@@ -52,7 +52,7 @@ func (t *tree) closeDirs() {
 }
 
 // open gives the directory, to be used before the next call. Errors: fs.ErrNotExist, the reasons above.
-func (t *tree) open(dir string) (*os.Root, error) {
+func (t *tree) open(dir string) (folder, error) {
 	if dir == "." {
 		if t.root == nil {
 			return nil, fs.ErrNotExist
@@ -77,9 +77,9 @@ func (t *tree) open(dir string) (*os.Root, error) {
 	return d, nil
 }
 
-// openDir opens one entry of a directory, if it is a directory itself. os.Root would follow a link that stays inside the
-// root; comparing what was there before with what was opened tells, even if somebody swaps them in between.
-func openDir(up *os.Root, entry string) (*os.Root, error) {
+// openDir opens one entry of a directory, if it is a directory itself. Folder would follow a link that stays inside;
+// comparing what was there before with what was opened tells, even if somebody swaps them in between.
+func openDir(up folder, entry string) (folder, error) {
 	before, err := up.Lstat(entry)
 	switch {
 	case err != nil:
@@ -89,12 +89,12 @@ func openDir(up *os.Root, entry string) (*os.Root, error) {
 	case !before.IsDir():
 		return nil, errFileInWay
 	}
-	d, err := up.OpenRoot(entry)
+	d, err := up.Folder(entry)
 	if err != nil {
 		return nil, err
 	}
-	opened, err := d.Stat(".")
-	if err == nil && !os.SameFile(before, opened) {
+	opened, err := d.Stat()
+	if err == nil && !sameFile(before, opened) {
 		err = errSwapped
 	}
 	if err == nil {
@@ -129,21 +129,7 @@ func (t *tree) makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := d.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(t.dress(f, dirMode), f.Close())
-}
-
-// dress gives an open file or directory its owner and mode, in this order, since a change of owner may clear bits.
-func (t *tree) dress(f *os.File, mode fs.FileMode) error {
-	if t.owner >= 0 || t.group >= 0 {
-		if err := f.Chown(t.owner, t.group); err != nil {
-			return err
-		}
-	}
-	return f.Chmod(mode)
+	return d.Dress(t.owner, t.group, dirMode)
 }
 
 // observe says what is on disk at the path.
@@ -191,7 +177,7 @@ func (t *tree) dressed(info fs.FileInfo, mode fs.FileMode) bool {
 }
 
 // same tells whether the file's content has this hash. It is read only if it may have changed since we last did.
-func (t *tree) same(d *os.Root, path string, info fs.FileInfo, h hash) (bool, error) {
+func (t *tree) same(d folder, path string, info fs.FileInfo, h hash) (bool, error) {
 	now := printOf(info)
 	if known, ok := t.trust[path]; ok && known == now && known.hash == h {
 		return true, nil
@@ -209,8 +195,8 @@ func (t *tree) same(d *os.Root, path string, info fs.FileInfo, h hash) (bool, er
 }
 
 // hash reads a regular file of the directory.
-func (t *tree) hash(d *os.Root, entry string, info fs.FileInfo) (h hash, err error) {
-	f, err := d.OpenFile(entry, readFlags, 0)
+func (t *tree) hash(d folder, entry string, info fs.FileInfo) (h hash, err error) {
+	f, err := d.Open(entry, readFlags, 0)
 	if err != nil {
 		return h, err
 	}
@@ -219,7 +205,7 @@ func (t *tree) hash(d *os.Root, entry string, info fs.FileInfo) (h hash, err err
 	if err != nil {
 		return h, err
 	}
-	if !os.SameFile(info, opened) {
+	if !sameFile(info, opened) {
 		return h, errSwapped
 	}
 	sum := sha256.New()
@@ -237,7 +223,7 @@ const (
 
 // stage writes a new file, fully dressed, under a temporary name beside path. The caller syncs and closes the file, and
 // renames or removes it. After an error nothing is left. Errors of content are those of r, unchanged.
-func (t *tree) stage(path string, mode fs.FileMode, r io.Reader) (f *os.File, temp string, b base, err error) {
+func (t *tree) stage(path string, mode fs.FileMode, r io.Reader) (f file, temp string, b base, err error) {
 	d, err := t.open(parent(path))
 	if err != nil {
 		return nil, "", b, err
@@ -245,13 +231,13 @@ func (t *tree) stage(path string, mode fs.FileMode, r io.Reader) (f *os.File, te
 	var random [8]byte
 	rand.Read(random[:])
 	temp = tempPrefix + hex.EncodeToString(random[:]) + tempSuffix
-	if f, err = d.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+	if f, err = d.Open(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return nil, "", b, err
 	}
 	sum := sha256.New()
 	b.size, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(f, sum)}, struct{ io.Reader }{r}, t.buf)
 	if err == nil {
-		err = t.dress(f, mode)
+		err = dress(f, t.owner, t.group, mode)
 	}
 	if err != nil {
 		_ = f.Close() // it is removed
@@ -270,7 +256,7 @@ func (t *tree) rename(path, temp string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.Rename(temp, name(path)); err != nil {
+	if err := d.Rename(temp, d, name(path)); err != nil {
 		return err
 	}
 	t.touched[parent(path)] = struct{}{}
@@ -357,11 +343,7 @@ func (t *tree) sync() error {
 		if err != nil {
 			return err
 		}
-		f, err := d.Open(".")
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		if err := d.Sync(); err != nil {
 			return fmt.Errorf("sync directory %s: %w", dir, err)
 		}
 		delete(t.touched, dir)
@@ -378,15 +360,10 @@ func (t *tree) sweep(dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := d.Open(".")
-	if err != nil {
-		return err
-	}
-	names, err := f.Readdirnames(-1)
-	err = errors.Join(err, f.Close())
-	for _, n := range names {
-		if isTemp(n) {
-			err = errors.Join(err, d.Remove(n))
+	entries, err := d.Entries()
+	for _, e := range entries {
+		if isTemp(e.Name()) {
+			err = errors.Join(err, d.Remove(e.Name()))
 		}
 	}
 	return err
