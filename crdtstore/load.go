@@ -181,9 +181,24 @@ func (s *Store) loadPolicies(v view) error {
 	return nil
 }
 
-// loadDAG reads heads and chain ends. Each chain costs two seeks, whatever its length.
+// loadDAG reads heads and chain ends.
 func (s *Store) loadDAG(v view) error {
-	d := &dagState{heads: map[record.Digest]uint64{}, chains: map[chainID]chain{}}
+	chains, err := chainEnds(v)
+	if err != nil {
+		return err
+	}
+	d := &dagState{heads: map[record.Digest]uint64{}, chains: chains}
+	if err := s.loadHeads(v, d); err != nil {
+		return err
+	}
+	d.seal()
+	s.dag.Store(d)
+	return nil
+}
+
+// chainEnds finds the end of every chain. Each costs two seeks, whatever its length.
+func chainEnds(v view) (map[chainID]chain, error) {
+	chains := map[chainID]chain{}
 	for from := []byte{'o'}; from != nil; {
 		var id chainID
 		found := false
@@ -195,7 +210,7 @@ func (s *Store) loadDAG(v view) error {
 			return false, nil
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !found {
 			break
@@ -213,17 +228,12 @@ func (s *Store) loadDAG(v view) error {
 			return true, nil
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		d.chains[id] = end
+		chains[id] = end
 		from = key('o', id.origin[:], u64(id.incarnation), u64(^uint64(0)))
 	}
-	if err := s.loadHeads(v, d); err != nil {
-		return err
-	}
-	d.seal()
-	s.dag.Store(d)
-	return nil
+	return chains, nil
 }
 
 // loadHeads reads go-ds-crdt's own head rows.

@@ -30,15 +30,9 @@ type policyRequest struct {
 // SetPolicy takes a signed policy text. It returns nil when the text is kept, whether or not it is the one in force
 // now (the highest serial is), and waits until that is decided and durable. Errors wrap ErrPolicy.
 func (s *Store) SetPolicy(ctx context.Context, text []byte) error {
-	p, err := acl.ParseSigned(text)
+	p, err := s.checkPolicy(text)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrPolicy, err)
-	}
-	if p.Network != s.network {
-		return fmt.Errorf("%w: it is for network %s, this agent is in %s", ErrPolicy, p.Network, s.network)
-	}
-	if _, ok := p.SignedBy(s.network, s.admins); !ok {
-		return fmt.Errorf("%w: no signature by an admin key that this agent's config pins", ErrPolicy)
+		return err
 	}
 	req := &policyRequest{p, make(chan error, 1)}
 	if err := s.send(ctx, req); err != nil {
@@ -46,6 +40,21 @@ func (s *Store) SetPolicy(ctx context.Context, text []byte) error {
 	}
 	outcome, err := await(ctx, s, req.done)
 	return errors.Join(err, outcome)
+}
+
+// checkPolicy reads a text that must be of this network and signed by an admin that is pinned here.
+func (s *Store) checkPolicy(text []byte) (*acl.Signed, error) {
+	p, err := acl.ParseSigned(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+	}
+	if p.Network != s.network {
+		return nil, fmt.Errorf("%w: it is for network %s, this agent is in %s", ErrPolicy, p.Network, s.network)
+	}
+	if _, ok := p.SignedBy(s.network, s.admins); !ok {
+		return nil, fmt.Errorf("%w: no signature by an admin key that this agent's config pins", ErrPolicy)
+	}
+	return p, nil
 }
 
 // Policies gives the signed texts to hand on, the one in force first.

@@ -273,10 +273,8 @@ func (s *Store) takeOver(old salvaged) error {
 	if len(r.parcels) > 0 {
 		s.queue.add(r)
 	}
-	for s.busy() {
-		if err := s.step(); err != nil {
-			return fmt.Errorf("take over what was saved: %w", err)
-		}
+	if err := s.catchUp(); err != nil {
+		return fmt.Errorf("take over what was saved: %w", err)
 	}
 	return s.kv.Sync()
 }

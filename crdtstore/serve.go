@@ -43,36 +43,20 @@ func (s *Store) Missing(ctx context.Context, have []record.Position, reader reco
 	for _, p := range have {
 		held[chainID{p.Origin, p.Incarnation}] = p.Seq
 	}
-	var h chainHeap
-	for id, end := range s.dag.Load().chains {
-		if end.seq <= held[id] {
-			continue
-		}
-		c := &chainReader{view: v, id: id, until: end.seq, next: chainKey(id, held[id]+1, record.Digest{})}
-		if ok, err := c.advance(); err != nil {
-			return err
-		} else if ok {
-			h = append(h, c)
-		}
+	h, err := newChainHeap(v, s.dag.Load().chains, held)
+	if err != nil {
+		return err
 	}
-	heap.Init(&h)
 	policy := s.Policy()
 	for len(h) > 0 {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		c := h[0]
-		if err := s.sendBlock(v, policy, c.row.digest, reader, send); err != nil {
+		if err := s.sendBlock(v, policy, h[0].row.digest, reader, send); err != nil {
 			return err
 		}
-		ok, err := c.advance()
-		if err != nil {
+		if err := h.next(); err != nil {
 			return err
-		}
-		if ok {
-			heap.Fix(&h, 0)
-		} else {
-			heap.Pop(&h)
 		}
 	}
 	return nil
@@ -131,6 +115,37 @@ func (c *chainReader) advance() (bool, error) {
 // chainHeap orders chains by the height of their next block.
 type chainHeap []*chainReader
 
+// newChainHeap gives the chains that go on after what is held.
+func newChainHeap(v view, ends map[chainID]chain, held map[chainID]uint64) (h chainHeap, err error) {
+	for id, end := range ends {
+		if end.seq <= held[id] {
+			continue
+		}
+		c := &chainReader{view: v, id: id, until: end.seq, next: chainKey(id, held[id]+1, record.Digest{})}
+		if ok, err := c.advance(); err != nil {
+			return nil, err
+		} else if ok {
+			h = append(h, c)
+		}
+	}
+	heap.Init(&h)
+	return h, nil
+}
+
+// next moves the first chain on to its next block.
+func (h *chainHeap) next() error {
+	ok, err := (*h)[0].advance()
+	if err != nil {
+		return err
+	}
+	if ok {
+		heap.Fix(h, 0)
+	} else {
+		heap.Pop(h)
+	}
+	return nil
+}
+
 func (h chainHeap) Len() int { return len(h) }
 func (h chainHeap) Less(i, j int) bool {
 	if c := cmp.Compare(h[i].row.height, h[j].row.height); c != 0 {
@@ -148,14 +163,9 @@ func (h *chainHeap) Pop() any {
 }
 
 func (s *Store) sendBlock(v view, p *acl.Policy, d record.Digest, reader record.PublicKey, send func(record.Parcel) error) error {
-	raw, err := mustGet(v, blockKey(d))
+	raw, b, err := s.storedBlock(v, d)
 	if err != nil {
 		return err
-	}
-	b, err := record.ParseBlock(raw)
-	if err != nil || b.Digest != d {
-		s.alarm("corrupt", "stored block "+d.String()+" does not have its digest; the store is damaged")
-		return ErrCorrupt
 	}
 	entries, err := s.entriesFor(v, p, b, reader)
 	if err != nil {
@@ -164,31 +174,55 @@ func (s *Store) sendBlock(v view, p *acl.Policy, d record.Digest, reader record.
 	return send(record.Parcel{Block: raw, Entries: entries})
 }
 
-// entriesFor gives the entries of a block that are held and that reader may read.
+// storedBlock reads a block that must be there.
+func (s *Store) storedBlock(v view, d record.Digest) ([]byte, *record.Block, error) {
+	raw, err := mustGet(v, blockKey(d))
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := record.ParseBlock(raw)
+	if err != nil || b.Digest != d {
+		s.alarm("corrupt", "stored block "+d.String()+" does not have its digest; the store is damaged")
+		return nil, nil, ErrCorrupt
+	}
+	return raw, b, nil
+}
+
+// entriesFor gives the entries of a block that are held and that reader may read, as many as may travel with it.
 func (s *Store) entriesFor(v view, p *acl.Policy, b *record.Block, reader record.PublicKey) ([][]byte, error) {
 	var entries [][]byte
 	total := 0
 	for _, w := range b.Writes {
-		id := w.ID()
-		for i := range w.Slots {
-			if !p.MayRead(reader, w.Slots[i].Tags) && !fault.Planted("serve-anybody") {
-				continue
-			}
-			version := record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
-			data, err := s.heldEntry(v, w.Slots[i].PathKey(), version)
-			if err != nil {
-				return nil, err
-			}
-			if data == nil {
-				continue
-			}
+		err := s.heldEntries(v, p, w, reader, func(data []byte) bool {
 			if total += len(data); total > parcelEntries {
-				return entries, nil
+				return false
 			}
 			entries = append(entries, data)
+			return true
+		})
+		if err != nil || total > parcelEntries {
+			return entries, err
 		}
 	}
 	return entries, nil
+}
+
+// heldEntries calls fn for the entries of a write that are held and that reader may read, until fn says false.
+func (s *Store) heldEntries(v view, p *acl.Policy, w *record.Write, reader record.PublicKey, fn func(data []byte) bool) error {
+	id := w.ID()
+	for i := range w.Slots {
+		if !p.MayRead(reader, w.Slots[i].Tags) && !fault.Planted("serve-anybody") {
+			continue
+		}
+		data, err := s.heldEntry(v, w.Slots[i].PathKey(), record.Version{HLC: w.HLC, Write: id, Index: uint16(i)})
+		if err != nil {
+			return err
+		}
+		if data != nil && !fn(data) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // heldEntry gives the entry of a slot if it is held. A superseded one goes along too: asking for what the path shows
