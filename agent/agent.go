@@ -142,7 +142,7 @@ func (r *running) open() error {
 			}
 		},
 		OnPolicy: func() {
-			a.alarms.Clear(alarmNoPolicy, "")
+			a.judgeSelf(r.store.Policy())
 			r.node.PolicyChanged()
 		},
 		OnWants: func() { r.node.WantsChanged() },
@@ -295,28 +295,6 @@ func (r *running) newServer(ctx context.Context) *server {
 	s.page = newStatusPage(ctx, s.service, c.API.Socket)
 	r.metrics.registry.MustRegister(collector{s.service})
 	return s
-}
-
-const alarmNoPolicy = "no-policy"
-
-// takeFirstPolicy gives an agent that has no policy the one that init wrote beside its configuration.
-func (r *running) takeFirstPolicy(ctx context.Context) {
-	if r.store.Policy() != nil {
-		return
-	}
-	alarms := r.agent.alarms
-	text, err := os.ReadFile(r.config.PolicyFile())
-	if err == nil {
-		err = r.store.SetPolicy(ctx, text)
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		alarms.Raise("bad-policy", "", fmt.Sprintf("%s: %v", r.config.PolicyFile(), err))
-	}
-	if r.store.Policy() == nil {
-		alarms.Raise(alarmNoPolicy, "", "no policy yet: nothing can be read or written, and peers are not connected")
-	}
 }
 
 // warnings lets only warnings and errors through: libraries talk a lot.

@@ -95,6 +95,7 @@ func (a *Alarms) List() []Alarm {
 // alarmHints says what to do about an alarm, by its code.
 var alarmHints = map[string]string{
 	alarmNoPolicy:       "on the host with the admin key: syncagent acl admit, with the line that syncagent join printed here",
+	alarmNoMember:       "if that is a mistake: syncagent acl admit, with its identity line, on the host with the admin key; a revoked key stays out, join anew with another --dir",
 	"bad-policy":        "syncagent acl check, then syncagent acl apply",
 	"policy-twins":      "apply a policy with a higher serial: syncagent acl apply",
 	"bad-reload":        "syncagent config check",

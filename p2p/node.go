@@ -85,6 +85,7 @@ type Node struct {
 	mu       sync.Mutex
 	targets  []target
 	sessions map[peer.ID]*session
+	leaving  map[peer.ID]bool // told that they are no members any more
 	running  bool
 	closed   bool
 	handlers sync.WaitGroup // streams and sessions
@@ -112,7 +113,7 @@ func New(o Options) (*Node, error) {
 		o: o, log: o.Log, self: record.KeyOf(o.Key), genesis: record.DigestOf(record.GenesisBlock(o.Network, 0)), gate: newGater(o.Log),
 		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
 		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1),
-		sessions: map[peer.ID]*session{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(),
+		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(),
 	}
 	n.gate.onBan = func(p peer.ID) { go n.closePeer(p) }
 	var listenOn []ma.Multiaddr

@@ -33,12 +33,16 @@ func (n *Node) policyLoop(ctx context.Context) error {
 // reconcile closes connections whose peer may do more or less than when it connected, and sees that every connected
 // peer has a session. Somebody who became a member has to connect anew, too: gossipsub asks once whom it may trust.
 func (n *Node) reconcile(ctx context.Context) {
-	var ended []*session
+	var ended, left []*session
 	n.mu.Lock()
 	for id, s := range n.sessions {
 		if n.gate.standing(id) != s.standing {
 			delete(n.sessions, id) // a second connection may come up while we close the first
-			ended = append(ended, s)
+			if n.leaves(s) {
+				left = append(left, s)
+			} else {
+				ended = append(ended, s)
+			}
 		}
 	}
 	n.mu.Unlock()
@@ -46,6 +50,14 @@ func (n *Node) reconcile(ctx context.Context) {
 		s.cancel()
 		n.log.Info("standing of a peer changed, connection closed", "peer", s.id, "member", n.gate.standing(s.id) == member)
 		n.closePeer(s.id)
+	}
+	for _, s := range left {
+		s.cancel()
+		n.log.Info("peer is no member any more, connection is closed", "peer", s.id)
+		go func() {
+			defer n.handlers.Done()
+			n.farewell(ctx, s)
+		}()
 	}
 	for _, id := range n.host.Network().Peers() {
 		n.connected(ctx, id)
@@ -84,6 +96,10 @@ func (n *Node) swapPolicies(ctx context.Context, s *session) error {
 		return err
 	}
 	defer done()
+	return n.swapOn(ctx, s, f)
+}
+
+func (n *Node) swapOn(ctx context.Context, s *session, f *frames) error {
 	if err := f.write(frameHave, encodeHaves(n.replica.Policies())); err != nil {
 		return err
 	}

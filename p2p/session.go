@@ -100,7 +100,7 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed || n.sessions[p] != nil || n.host.Network().Connectedness(p) != network.Connected {
+	if n.closed || n.sessions[p] != nil || n.leaving[p] || n.host.Network().Connectedness(p) != network.Connected {
 		return
 	}
 	st := n.gate.standing(p) // under the lock: a policy that comes later finds the session

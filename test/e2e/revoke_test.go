@@ -63,6 +63,13 @@ func TestG6_RevocationConverges(t *testing.T) {
 	if took > revokedWithin {
 		t.Errorf("they stayed open for %s", took)
 	}
+	// The revoked host was told why before it was cut off.
+	eventually(t, func() error {
+		if s, err := stolen.tryStatus(); err != nil || len(s.Alarms) != 1 || s.Alarms[0].Code != "no-member" || s.PolicySerial != a.status().PolicySerial {
+			return fmt.Errorf("the revoked host says %+v, %w", s, err)
+		}
+		return nil
+	})
 	want["/conf/kept"] = "reviewed"
 	for _, h := range []*host{a, b} {
 		eventually(t, func() error { return h.shows("/certs/web", "good") })
