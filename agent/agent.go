@@ -256,7 +256,7 @@ func (r *running) serveFront(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(ctx, r.socket, s.socketHandler(), a.log) })
 	if r.http != nil {
-		group.Go(func() error { return serve(ctx, r.http, s.plainHandler(false), a.log) })
+		group.Go(func() error { return serve(ctx, r.http, s.plainHandler(), a.log) })
 	}
 	group.Go(func() error { return r.mirrors.run(ctx) })
 	clock := clockGuard{peers: ownNetwork{r.node}.Peers, alarms: a.alarms, refuse: r.store.RefuseWrites}

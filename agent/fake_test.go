@@ -54,9 +54,11 @@ type fakePolicy struct {
 func (p fakePolicy) MayReadPath(_ record.PublicKey, path string) bool {
 	return !slices.ContainsFunc(p.denied, func(d string) bool { return record.Covers(d, path) })
 }
-func (fakePolicy) Alias(record.PublicKey) string { return "web1" }
-func (p fakePolicy) Serial() uint64              { return p.serial }
-func (p fakePolicy) Hash() [32]byte              { return sha256.Sum256([]byte{byte(p.serial)}) }
+func (p fakePolicy) MayWritePath(k record.PublicKey, path string) bool { return p.MayReadPath(k, path) }
+func (fakePolicy) MaySubjectRead(string, string) bool                  { return false }
+func (fakePolicy) Alias(record.PublicKey) string                       { return "web1" }
+func (p fakePolicy) Serial() uint64                                    { return p.serial }
+func (p fakePolicy) Hash() [32]byte                                    { return sha256.Sum256([]byte{byte(p.serial)}) }
 
 func (f *fakeStore) Write(_ context.Context, ops []crdtstore.Op) (record.Version, error) {
 	f.mu.Lock()
@@ -198,7 +200,7 @@ func (f *fakeStore) Watch(ctx context.Context, o watchOptions, fn func(crdtstore
 		for _, e := range events {
 			next++
 			e.Cursor = fmt.Sprint(next)
-			if !slices.ContainsFunc(o.prefixes, func(p string) bool { return record.Covers(p, e.Item.Path) }) {
+			if e.Type != crdtstore.EventPolicy && !slices.ContainsFunc(o.prefixes, func(p string) bool { return record.Covers(p, e.Item.Path) }) {
 				continue
 			}
 			if !o.values {

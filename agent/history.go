@@ -17,7 +17,7 @@ const (
 )
 
 // History serves the known versions of one path.
-func (k *kv) History(_ context.Context, r *connect.Request[apiv1.HistoryRequest]) (*connect.Response[apiv1.HistoryResponse], error) {
+func (k *kv) History(ctx context.Context, r *connect.Request[apiv1.HistoryRequest]) (*connect.Response[apiv1.HistoryResponse], error) {
 	limit := int(r.Msg.GetLimit())
 	switch {
 	case limit == 0:
@@ -29,7 +29,7 @@ func (k *kv) History(_ context.Context, r *connect.Request[apiv1.HistoryRequest]
 	if err != nil {
 		return nil, err
 	}
-	items, err := k.history(r.Msg.GetPath(), r.Msg.GetValues())
+	items, err := k.history(ctx, r.Msg.GetPath(), r.Msg.GetValues())
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +61,8 @@ func (l *labels) past(i *crdtstore.Item) *apiv1.Entry {
 }
 
 // history reads the versions of a path for a caller, or tells that it may not.
-func (k *kv) history(path string, values bool) ([]crdtstore.Item, error) {
-	snap, err := k.readable(path)
+func (k *kv) history(ctx context.Context, path string, values bool) ([]crdtstore.Item, error) {
+	snap, err := k.readable(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (k *kv) Restore(ctx context.Context, r *connect.Request[apiv1.RestoreReques
 	if err := checkWritable(path); err != nil {
 		return nil, err
 	}
-	items, err := k.history(path, true)
+	items, err := k.history(ctx, path, true)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -19,8 +18,8 @@ const (
 	streamEntries = 1000
 )
 
-// kv serves the KV service. Its callers act as this agent: the store signs their writes and judges them by the policy;
-// reads are judged here.
+// kv serves the KV service. The store signs writes as this agent and judges this agent by the policy; callers are judged
+// here.
 type kv struct {
 	self    record.PublicKey
 	network record.NetworkID
@@ -56,7 +55,7 @@ func (k *kv) Batch(ctx context.Context, r *connect.Request[apiv1.BatchRequest]) 
 }
 
 func (k *kv) write(ctx context.Context, ops []crdtstore.Op) (*connect.Response[apiv1.WriteResponse], error) {
-	v, err := k.store.Write(ctx, ops)
+	v, err := k.commit(ctx, ops)
 	if err != nil {
 		return nil, err
 	}
@@ -65,9 +64,17 @@ func (k *kv) write(ctx context.Context, ops []crdtstore.Op) (*connect.Response[a
 	}), nil
 }
 
+// commit is the one way of callers to the store's Write.
+func (k *kv) commit(ctx context.Context, ops []crdtstore.Op) (record.Version, error) {
+	if err := callerOf(ctx).mayWrite(k.store.Policy(), ops); err != nil {
+		return record.Version{}, err
+	}
+	return k.store.Write(ctx, ops)
+}
+
 // get reads one path for a caller, or tells that it may not.
-func (k *kv) get(path string, value bool) (crdtstore.Item, error) {
-	snap, err := k.readable(path)
+func (k *kv) get(ctx context.Context, path string, value bool) (crdtstore.Item, error) {
+	snap, err := k.readable(ctx, path)
 	if err != nil {
 		return crdtstore.Item{}, err
 	}
@@ -76,7 +83,7 @@ func (k *kv) get(path string, value bool) (crdtstore.Item, error) {
 }
 
 // readable opens a snapshot for reading one path, if the caller may.
-func (k *kv) readable(path string) (snapshot, error) {
+func (k *kv) readable(ctx context.Context, path string) (snapshot, error) {
 	if err := record.CheckPath(path); err != nil {
 		return nil, err
 	}
@@ -84,14 +91,19 @@ func (k *kv) readable(path string) (snapshot, error) {
 	if p == nil {
 		return nil, crdtstore.ErrNoPolicy
 	}
-	if record.Reserved(path) || !p.MayReadPath(k.self, path) {
+	if record.Reserved(path) || !k.reads(ctx, p, path) {
 		return nil, fmt.Errorf("read %s: %w", path, crdtstore.ErrDenied)
 	}
 	return k.store.Snapshot()
 }
 
-func (k *kv) Get(_ context.Context, r *connect.Request[apiv1.GetRequest]) (*connect.Response[apiv1.GetResponse], error) {
-	item, err := k.get(r.Msg.GetPath(), !r.Msg.GetWithoutValue())
+// reads tells whether both the caller and this agent may read a path or all below a prefix.
+func (k *kv) reads(ctx context.Context, p policy, path string) bool {
+	return p.MayReadPath(k.self, path) && callerOf(ctx).rights.reads(p, path)
+}
+
+func (k *kv) Get(ctx context.Context, r *connect.Request[apiv1.GetRequest]) (*connect.Response[apiv1.GetResponse], error) {
+	item, err := k.get(ctx, r.Msg.GetPath(), !r.Msg.GetWithoutValue())
 	if err != nil {
 		return nil, err
 	}
@@ -101,92 +113,6 @@ func (k *kv) Get(_ context.Context, r *connect.Request[apiv1.GetRequest]) (*conn
 		e.Value = []byte{} // an empty value is there, and says so
 	}
 	return connect.NewResponse(&apiv1.GetResponse{Entry: e}), nil
-}
-
-// open checks a prefix and opens a snapshot for reading below it. A prefix that the caller may not read is denied
-// unless something below it is visible: rights may begin further down.
-func (k *kv) open(prefix string) (string, snapshot, error) {
-	clean, err := record.CleanPrefix(prefix)
-	if err != nil {
-		return "", nil, err
-	}
-	p := k.store.Policy()
-	if p == nil {
-		return "", nil, crdtstore.ErrNoPolicy
-	}
-	if record.Reserved(clean) {
-		return "", nil, fmt.Errorf("read %s: %w", clean, crdtstore.ErrDenied)
-	}
-	snap, err := k.store.Snapshot()
-	if err != nil {
-		return "", nil, err
-	}
-	if clean == "/" || p.MayReadPath(k.self, clean) {
-		return clean, snap, nil
-	}
-	n, err := snap.Count(clean)
-	if err == nil && n == 0 {
-		err = fmt.Errorf("read %s: %w", clean, crdtstore.ErrDenied)
-	}
-	if err != nil {
-		snap.Close()
-		return "", nil, err
-	}
-	return clean, snap, nil
-}
-
-func (k *kv) Count(_ context.Context, r *connect.Request[apiv1.CountRequest]) (*connect.Response[apiv1.CountResponse], error) {
-	prefix, snap, err := k.open(r.Msg.GetPrefix())
-	if err != nil {
-		return nil, err
-	}
-	defer snap.Close()
-	n, err := snap.Count(prefix)
-	if err != nil {
-		return nil, err
-	}
-	if prefix == "/" {
-		hidden, err := snap.Count("/.sys")
-		if err != nil {
-			return nil, err
-		}
-		n -= hidden
-	}
-	return connect.NewResponse(&apiv1.CountResponse{Count: n}), nil
-}
-
-func (k *kv) List(ctx context.Context, r *connect.Request[apiv1.ListRequest], stream *connect.ServerStream[apiv1.ListResponse]) error {
-	if err := refuseUnknown(r.Msg); err != nil {
-		return err
-	}
-	prefix, snap, err := k.open(r.Msg.GetPrefix())
-	if err != nil {
-		return err
-	}
-	defer snap.Close()
-	ctx, cancel := k.streaming(ctx)
-	defer cancel()
-	l := labels{policy: k.store.Policy()}
-	message, size := &apiv1.ListResponse{Cursor: snap.Cursor()}, 0
-	err = snap.List(prefix, r.Msg.GetValues(), func(i crdtstore.Item) error {
-		if record.Reserved(i.Path) {
-			return nil
-		}
-		if size >= streamBytes || len(message.Entries) >= streamEntries {
-			if err := send(ctx, stream, message); err != nil {
-				return err
-			}
-			message, size = &apiv1.ListResponse{}, 0
-		}
-		i.Value = bytes.Clone(i.Value) // the store's until fn returns
-		message.Entries = append(message.Entries, l.entry(&i))
-		size += len(i.Path) + len(i.Value) + 256
-		return nil
-	})
-	if err != nil {
-		return streamError(ctx, err)
-	}
-	return send(ctx, stream, message)
 }
 
 func (k *kv) Watch(ctx context.Context, r *connect.Request[apiv1.WatchRequest], stream *connect.ServerStream[apiv1.WatchResponse]) error {
@@ -203,66 +129,20 @@ func (k *kv) watch(ctx context.Context, r *apiv1.WatchRequest, out func(context.
 	}
 	prefixes := make([]string, len(r.GetPrefixes()))
 	for i, prefix := range r.GetPrefixes() {
-		clean, snap, err := k.open(prefix)
+		b, err := k.open(ctx, prefix)
 		if err != nil {
 			return err
 		}
-		snap.Close()
-		prefixes[i] = clean
+		b.Close()
+		prefixes[i] = b.prefix
 	}
 	ctx, cancel := k.streaming(ctx)
 	defer cancel()
-	w := watcher{ctx: ctx, store: k.store, out: out, synced: r.GetSince() != "", message: &apiv1.WatchResponse{}}
-	err := k.store.Watch(ctx, watchOptions{prefixes: prefixes, since: r.GetSince(), values: r.GetValues()}, w.event)
-	return streamError(ctx, err)
+	w := newWatcher(ctx, k.store, out)
+	return streamError(ctx, w.run(watchOptions{prefixes: prefixes, since: r.GetSince(), values: r.GetValues()}))
 }
 
 const maxWatchPrefixes = 256
-
-// watcher gathers events into messages: one message a write once the present state is through.
-type watcher struct {
-	ctx     context.Context //nolint:containedctx // lives as long as the one call it serves
-	store   store
-	out     func(context.Context, *apiv1.WatchResponse) error
-	synced  bool
-	labels  labels
-	message *apiv1.WatchResponse
-	size    int
-}
-
-func (w *watcher) event(e crdtstore.Event) error {
-	if e.Type == crdtstore.EventPolicy || w.labels.policy == nil {
-		w.labels = labels{policy: w.store.Policy()}
-	}
-	hidden := record.Reserved(e.Item.Path)
-	if hidden && e.More {
-		return nil
-	}
-	switch e.Type {
-	case crdtstore.EventReset:
-		w.synced = false
-	case crdtstore.EventSynced:
-		w.synced = true
-	}
-	if !hidden {
-		e.Item.Value = bytes.Clone(e.Item.Value) // the store's until this returns
-		w.message.Events = append(w.message.Events, w.labels.event(&e))
-		w.size += len(e.Item.Path) + len(e.Item.Value) + 320
-	} else if n := len(w.message.Events); n > 0 {
-		w.message.Events[n-1].More = false // the write's last event was not for this caller
-	}
-	settled := w.synced && !e.More
-	if len(w.message.Events) > 0 && (settled || w.size >= streamBytes || e.Type == crdtstore.EventReset) {
-		return w.flush()
-	}
-	return nil
-}
-
-func (w *watcher) flush() error {
-	err := w.out(w.ctx, w.message)
-	w.message, w.size = &apiv1.WatchResponse{}, 0
-	return err
-}
 
 // streaming gives a context that also ends when the agent stops, and frees the connection of its read deadline.
 func (k *kv) streaming(ctx context.Context) (context.Context, context.CancelFunc) {

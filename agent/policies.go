@@ -13,7 +13,10 @@ import (
 )
 
 // Log tells of the texts that the store keeps.
-func (s *service) Log(context.Context, *connect.Request[apiv1.LogRequest]) (*connect.Response[apiv1.LogResponse], error) {
+func (s *service) Log(ctx context.Context, _ *connect.Request[apiv1.LogRequest]) (*connect.Response[apiv1.LogResponse], error) {
+	if err := callerOf(ctx).mayKnowPolicy(); err != nil {
+		return nil, err
+	}
 	r := &apiv1.LogResponse{}
 	p := s.store.Policy()
 	for _, signed := range s.keptPolicies() {
@@ -42,6 +45,9 @@ func (s *service) keptPolicies() (kept []*acl.Signed) {
 // Preview tells what another text would change here. Revocations of all texts count with it, as they would.
 func (s *service) Preview(ctx context.Context, r *connect.Request[apiv1.PreviewRequest], stream *connect.ServerStream[apiv1.PreviewResponse]) error {
 	if err := refuseUnknown(r.Msg); err != nil {
+		return err
+	}
+	if err := callerOf(ctx).mayKnowAll(s.store.Policy(), "a preview"); err != nil {
 		return err
 	}
 	file, err := acl.Parse(acl.Unsigned(r.Msg.GetText()))
@@ -80,6 +86,9 @@ func (s *service) Preview(ctx context.Context, r *connect.Request[apiv1.PreviewR
 // Written tells what a key wrote.
 func (s *service) Written(ctx context.Context, r *connect.Request[apiv1.WrittenRequest], stream *connect.ServerStream[apiv1.WrittenResponse]) error {
 	if err := refuseUnknown(r.Msg); err != nil {
+		return err
+	}
+	if err := callerOf(ctx).mayKnowAll(s.store.Policy(), "what a key wrote"); err != nil {
 		return err
 	}
 	author, err := record.ParsePublicKey(r.Msg.GetAuthor())

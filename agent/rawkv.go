@@ -77,7 +77,7 @@ func (k *kv) serveRaw(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (k *kv) rawGet(w http.ResponseWriter, r *http.Request, path string) error {
-	item, err := k.get(path, r.Method == http.MethodGet)
+	item, err := k.get(r.Context(), path, r.Method == http.MethodGet)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (k *kv) rawWrite(w http.ResponseWriter, r *http.Request, op crdtstore.Op) e
 	if err := checkWritable(op.Path); err != nil {
 		return err
 	}
-	v, err := k.store.Write(r.Context(), []crdtstore.Op{op})
+	v, err := k.commit(r.Context(), []crdtstore.Op{op})
 	if err != nil {
 		return err
 	}

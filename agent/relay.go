@@ -11,7 +11,8 @@ import (
 )
 
 // Clock and Relay are for clients that sign their writes themselves. This agent judges a write by its author's rights,
-// and can neither forge nor change it.
+// and can neither forge nor change it. So they are open to all callers: who brings a write does not count, and the time
+// tells of a path no more than that somebody's clock runs ahead.
 
 func (k *kv) Clock(_ context.Context, r *connect.Request[apiv1.ClockRequest]) (*connect.Response[apiv1.ClockResponse], error) {
 	if n := len(r.Msg.GetPaths()); n == 0 || n > record.MaxSlots {

@@ -57,6 +57,8 @@ type snapshot interface {
 // policy is what the API asks of acl.Policy.
 type policy interface {
 	MayReadPath(k record.PublicKey, path string) bool
+	MayWritePath(k record.PublicKey, path string) bool
+	MaySubjectRead(subject, path string) bool
 	Alias(k record.PublicKey) string
 	Serial() uint64
 	Hash() [32]byte

@@ -44,8 +44,16 @@ type server struct {
 	watches  limit
 }
 
-// socketHandler serves everything.
+// socketHandler serves everything to whoever may open the socket: they act as this agent.
 func (s *server) socketHandler() http.Handler {
+	all := s.fullHandler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		all.ServeHTTP(w, r.WithContext(withCaller(r.Context(), thisAgent)))
+	})
+}
+
+// fullHandler serves everything to the caller in the request's context.
+func (s *server) fullHandler() http.Handler {
 	options := []connect.HandlerOption{
 		connect.WithInterceptors(observer{s}),
 		connect.WithReadMaxBytes(maxMessage),
@@ -60,7 +68,7 @@ func (s *server) socketHandler() http.Handler {
 	routes[path] = handler
 	path, handler = apiv1connect.NewPolicyHandler(s.service, options...)
 	routes[path] = handler
-	plain := s.plainHandler(true)
+	plain := s.plainHandler()
 	// No http.ServeMux: it answers unclean paths with a redirect to another one.
 	return s.limited(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == rawPrefix || strings.HasPrefix(r.URL.Path, rawPrefix+"/") {
@@ -81,10 +89,10 @@ func (s *server) socketHandler() http.Handler {
 	}))
 }
 
-// plainHandler serves what is open to everyone on this host: nothing of the store's content. Full: the caller came by
-// the socket, and may see names of paths on the status page.
-func (s *server) plainHandler(full bool) http.Handler {
-	statusPage := s.page.handler(full)
+// plainHandler serves what is open to everyone on this host: nothing of the store's content, and no names of paths but
+// to callers who may steer the agent.
+func (s *server) plainHandler() http.Handler {
+	statusPage := s.page.handler()
 	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {

@@ -661,7 +661,7 @@ func TestPlainHandler(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, l, s.plainHandler(false), quiet()) }()
+	go func() { done <- serve(ctx, l, s.plainHandler(), quiet()) }()
 	defer func() { cancel(); <-done }()
 	base := "http://" + l.Addr().String()
 	fetch := func(method, path string) (int, string) {

@@ -38,7 +38,16 @@ type policyInfo struct {
 	hash   [32]byte
 }
 
-func (s *service) Status(context.Context, *connect.Request[apiv1.StatusRequest]) (*connect.Response[apiv1.StatusResponse], error) {
+// Status tells how the agent is: to who may steer it with the names of paths, to others without.
+func (s *service) Status(ctx context.Context, _ *connect.Request[apiv1.StatusRequest]) (*connect.Response[apiv1.StatusResponse], error) {
+	r := s.status()
+	if !callerOf(ctx).control {
+		withoutNames(r)
+	}
+	return connect.NewResponse(r), nil
+}
+
+func (s *service) status() *apiv1.StatusResponse {
 	stats := s.store.Stats()
 	r := &apiv1.StatusResponse{
 		Name:            s.name,
@@ -66,20 +75,42 @@ func (s *service) Status(context.Context, *connect.Request[apiv1.StatusRequest])
 		r.Alarms = append(r.Alarms, &apiv1.Alarm{Code: a.Code, Since: timestamppb.New(a.Since), Message: a.Message, Hint: a.Hint})
 	}
 	r.Mirrors, r.Triggers = s.mirrors.Status()
-	return connect.NewResponse(r), nil
+	return r
+}
+
+// withoutNames takes out of a status what names paths, or can: messages of alarms and what commands said among it.
+func withoutNames(r *apiv1.StatusResponse) {
+	for _, a := range r.GetAlarms() {
+		a.Message = ""
+	}
+	for i, m := range r.GetMirrors() {
+		if m.GetName() == m.GetPrefix() { // without a name of its own it is called by its prefix
+			m.Name = fmt.Sprintf("mirrors[%d]", i)
+		}
+		m.Prefix, m.Dir, m.LastError = "", "", ""
+	}
+	for _, t := range r.GetTriggers() {
+		t.Path, t.Command, t.LastOutput = "", "", ""
+	}
 }
 
 func (s *service) Peers(context.Context, *connect.Request[apiv1.PeersRequest]) (*connect.Response[apiv1.PeersResponse], error) {
 	return connect.NewResponse(&apiv1.PeersResponse{Peers: s.peers.Peers(), Paused: s.peers.Paused()}), nil
 }
 
-func (s *service) PausePeers(context.Context, *connect.Request[apiv1.PausePeersRequest]) (*connect.Response[apiv1.PausePeersResponse], error) {
+func (s *service) PausePeers(ctx context.Context, _ *connect.Request[apiv1.PausePeersRequest]) (*connect.Response[apiv1.PausePeersResponse], error) {
+	if err := callerOf(ctx).mayControl("pausing peers"); err != nil {
+		return nil, err
+	}
 	s.peers.Pause()
 	s.alarms.Raise("paused", "", "all connections to peers are closed until syncagent peers resume")
 	return connect.NewResponse(&apiv1.PausePeersResponse{}), nil
 }
 
-func (s *service) ResumePeers(context.Context, *connect.Request[apiv1.ResumePeersRequest]) (*connect.Response[apiv1.ResumePeersResponse], error) {
+func (s *service) ResumePeers(ctx context.Context, _ *connect.Request[apiv1.ResumePeersRequest]) (*connect.Response[apiv1.ResumePeersResponse], error) {
+	if err := callerOf(ctx).mayControl("resuming peers"); err != nil {
+		return nil, err
+	}
 	s.peers.Resume()
 	s.alarms.Clear("paused", "")
 	return connect.NewResponse(&apiv1.ResumePeersResponse{}), nil
@@ -89,7 +120,10 @@ func (s *service) ID(context.Context, *connect.Request[apiv1.IDRequest]) (*conne
 	return connect.NewResponse(&apiv1.IDResponse{Name: s.name, PeerId: s.self.String(), Addrs: s.peers.Addrs()}), nil
 }
 
-func (s *service) ConfirmMirror(_ context.Context, r *connect.Request[apiv1.ConfirmMirrorRequest]) (*connect.Response[apiv1.ConfirmMirrorResponse], error) {
+func (s *service) ConfirmMirror(ctx context.Context, r *connect.Request[apiv1.ConfirmMirrorRequest]) (*connect.Response[apiv1.ConfirmMirrorResponse], error) {
+	if err := callerOf(ctx).mayControl("confirming removals"); err != nil {
+		return nil, err
+	}
 	n, err := s.mirrors.Confirm(r.Msg.GetName())
 	if err != nil {
 		return nil, err
@@ -97,7 +131,10 @@ func (s *service) ConfirmMirror(_ context.Context, r *connect.Request[apiv1.Conf
 	return connect.NewResponse(&apiv1.ConfirmMirrorResponse{Removals: int64(n)}), nil
 }
 
-func (s *service) Reload(context.Context, *connect.Request[apiv1.ReloadRequest]) (*connect.Response[apiv1.ReloadResponse], error) {
+func (s *service) Reload(ctx context.Context, _ *connect.Request[apiv1.ReloadRequest]) (*connect.Response[apiv1.ReloadResponse], error) {
+	if err := callerOf(ctx).mayControl("a reload"); err != nil {
+		return nil, err
+	}
 	applied, waiting, err := s.reload()
 	if err != nil {
 		return nil, err
@@ -105,7 +142,10 @@ func (s *service) Reload(context.Context, *connect.Request[apiv1.ReloadRequest])
 	return connect.NewResponse(&apiv1.ReloadResponse{Applied: applied, Waiting: waiting}), nil
 }
 
-func (s *service) Show(context.Context, *connect.Request[apiv1.ShowRequest]) (*connect.Response[apiv1.ShowResponse], error) {
+func (s *service) Show(ctx context.Context, _ *connect.Request[apiv1.ShowRequest]) (*connect.Response[apiv1.ShowResponse], error) {
+	if err := callerOf(ctx).mayKnowPolicy(); err != nil {
+		return nil, err
+	}
 	text, p := s.store.PolicyText(), s.store.Policy()
 	if p == nil || len(text) == 0 {
 		return nil, crdtstore.ErrNoPolicy
@@ -114,6 +154,9 @@ func (s *service) Show(context.Context, *connect.Request[apiv1.ShowRequest]) (*c
 }
 
 func (s *service) Apply(ctx context.Context, r *connect.Request[apiv1.ApplyRequest]) (*connect.Response[apiv1.ApplyResponse], error) {
+	if err := callerOf(ctx).mayKnowPolicy(); err != nil {
+		return nil, err
+	}
 	signed, err := s.parsePolicy(r.Msg.GetSigned())
 	if err != nil {
 		return nil, err

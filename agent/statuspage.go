@@ -14,9 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
-
-	apiv1 "syncagent/agent/api/v1"
 	"syncagent/agent/page"
 	"syncagent/crdtstore"
 	"syncagent/crdtstore/record"
@@ -45,9 +42,10 @@ func newStatusPage(stop context.Context, s *service, socket string) *statusPage 
 	return &statusPage{service: s, socket: socket, stop: stop, viewers: make(chan struct{}, pageViewers)}
 }
 
-// handler answers with the page. Full: who asks may see names of paths, because it could list them.
-func (p *statusPage) handler(full bool) http.HandlerFunc {
+// handler answers with the page. Who may steer the agent sees names of paths there.
+func (p *statusPage) handler() http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		full := callerOf(r.Context()).control
 		if !localHost(r.Host) {
 			http.Error(w, "open this page by an address or as localhost", http.StatusMisdirectedRequest)
 			return
@@ -146,11 +144,7 @@ func (p *statusPage) changed(sent map[string][]byte, full bool) (map[string]stri
 
 // view puts the agent's state into words.
 func (p *statusPage) view(full bool) page.View {
-	r, err := p.service.Status(context.Background(), connect.NewRequest(&apiv1.StatusRequest{}))
-	if err != nil {
-		return page.View{Name: p.service.name, State: "broken", Level: "bad", Explanation: err.Error()}
-	}
-	v := pageView(r.Msg, full)
+	v := pageView(p.service.status(), full)
 	v.Socket, v.Since, v.Memory = p.socket, clockTime(p.service.started), byteCount(memoryInUse())
 	v.Now = clockTime(time.Now())
 	if full {

@@ -60,7 +60,7 @@ func (s *testServer) plainServer(t *testing.T) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, l, s.plainHandler(false), quiet()) }()
+	go func() { done <- serve(ctx, l, s.plainHandler(), quiet()) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -24,6 +24,9 @@ func (k *kv) Wait(ctx context.Context, r *connect.Request[apiv1.WaitRequest]) (*
 	if err := checkWritable(path); err != nil {
 		return nil, err
 	}
+	if c, p := callerOf(ctx), k.store.Policy(); p == nil || !c.rights.reads(p, path) && !c.rights.writes(p, path) {
+		return nil, fmt.Errorf("wait for %s: %w", path, crdtstore.ErrDenied)
+	}
 	timeout := defaultWait
 	if t := r.Msg.GetTimeout(); t != nil {
 		timeout = t.AsDuration()
