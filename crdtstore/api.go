@@ -28,8 +28,9 @@ var (
 type Op struct {
 	Path    string
 	Delete  bool
-	Value   []byte // at most record.MaxInlineValue bytes
-	Mode    uint16 // permission bits, 0 means the mirror's default
+	Value   []byte  // at most record.MaxInlineValue bytes
+	Upload  *Upload // in place of Value: of any size; not to be closed before Write returned
+	Mode    uint16  // permission bits, 0 means the mirror's default
 	Expires time.Time
 	// IfVersion, when not nil, must be the version this agent shows for the path; the zero version means "not there".
 	// An index of AnyIndex matches any slot of the write.
@@ -51,7 +52,9 @@ type Item struct {
 	Size    int64     // bytes
 	Entry   record.ID
 	Deleted bool   // only in events and history
-	Value   []byte // nil unless asked for
+	Value   []byte // nil unless asked for, and for a large value
+	// Chunks are those of a large value, whether or not values were asked for. Store.Content reads it.
+	Chunks []record.ID
 }
 
 // EventType says what a watch event tells.

@@ -15,11 +15,12 @@ import (
 )
 
 // A backup is one state of a store as a stream of frames, all of which prove themselves: signed policies, signed blocks
-// in ascending height, each followed by the entries that it names and that are held, then a hash over everything. So
+// in ascending height, each followed by the entries that it names and that are held, the chunks of large values before
+// the first of these that needs them, then a hash over everything. So
 // whoever holds the file can leave something out, but not put anything in.
 //
 //	backup = "syncagent backup 1\n" frame*      frame = type(u8) length(u32) payload
-//	head: JSON, for people    policy: signed text    block    entry or stub, of the block before it    end: SHA-256
+//	head: JSON, for people    policy: signed text    block    entry or stub, of the block before it    chunk    end: SHA-256
 //
 // The hash covers all before the end frame.
 
@@ -34,6 +35,7 @@ const (
 	framePolicy = 2
 	frameBlock  = 3
 	frameEntry  = 4
+	frameChunk  = 5
 	frameEnd    = 255
 )
 
@@ -72,7 +74,7 @@ func (s *Store) Backup(ctx context.Context, reader record.PublicKey, head Backup
 	head.Network, head.PeerID, head.Time = s.network.String(), s.self.String(), s.AgentTime().UTC()
 	head.Blocks, head.Entries, head.Missing = int64(n.counters.blocks), int64(n.counters.entries), s.wants.len()
 	head.ViewDigest = hex.EncodeToString(n.counters.viewDigest[:])
-	b := &backup{s: s, view: n.view, policy: n.policy, reader: reader, w: w, sum: sha256.New()}
+	b := &backup{s: s, view: n.view, policy: n.policy, reader: reader, w: w, sum: sha256.New(), chunks: map[record.ID]bool{}}
 	b.write([]byte(backupMagic))
 	text, err := json.Marshal(head)
 	if err != nil {
@@ -97,6 +99,7 @@ type backup struct {
 	reader record.PublicKey
 	w      io.Writer
 	sum    hash.Hash
+	chunks map[record.ID]bool // that were written
 	err    error
 }
 
@@ -155,6 +158,7 @@ func (b *backup) block(d record.Digest) error {
 	b.frame(frameBlock, raw)
 	for _, w := range block.Writes {
 		err := b.s.heldEntries(b.view, b.policy, w, b.reader, func(data []byte) bool {
+			b.chunksOf(data)
 			b.frame(frameEntry, data)
 			return true
 		})
@@ -163,4 +167,23 @@ func (b *backup) block(d record.Digest) error {
 		}
 	}
 	return b.err
+}
+
+// chunksOf writes the chunks of a large value that were not written yet. What this agent lacks itself, or finds damaged,
+// is left out: a host that is made of the backup asks the others for it.
+func (b *backup) chunksOf(entry []byte) {
+	e, err := record.ParseEntry(entry)
+	if err != nil {
+		return // a stub
+	}
+	l, _ := e.Chunks()
+	for _, id := range l.Chunks {
+		if b.chunks[id] {
+			continue
+		}
+		if data, err := b.s.chunks.get(id); err == nil {
+			b.frame(frameChunk, data)
+			b.chunks[id] = true
+		}
+	}
 }

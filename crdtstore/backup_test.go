@@ -62,6 +62,8 @@ func storeToBackUp(n *testNet) *node {
 	if _, err := a.Write(context.Background(), []Op{{Path: "/open/gone", Delete: true}}); err != nil {
 		n.t.Fatal(err)
 	}
+	a.putLarge("/open/huge", largeValue(1, 600<<10), "/open/huge/twin", largeValue(1, 600<<10))
+	a.putLarge("/secret/huge", "whoever reads all"+largeValue(2, 300<<10))
 	b.put("/b/mine", "1")
 	b.put("/open/again", "b was here")
 	meet(a, b)
@@ -85,6 +87,9 @@ func TestG1_BackupComesBackElsewhere(t *testing.T) {
 		t.Errorf("restored %d blocks, %d entries, want %d (without genesis), %d", got.Blocks, got.Stats.Entries, want.Blocks-1, want.Entries)
 	}
 	again := n.startOn("a", nil, dir)
+	if files, err := filepath.Glob(filepath.Join(dir, "chunks", "*", "*")); err != nil || len(files) != 5 {
+		t.Errorf("%d files of 5 chunks, %v", len(files), err)
+	}
 	if again.tree() != tree || again.Stats().ViewDigest != want.ViewDigest || again.BlockDigest() != want.BlockDigest {
 		t.Error("the restored store shows something else")
 	}
@@ -105,6 +110,13 @@ func TestG7_BackupHoldsWhatItsReaderMayRead(t *testing.T) {
 	n := newTestNet(t, 2)
 	a := storeToBackUp(n)
 	backup := backupOf(t, a, "c")
+	chunks := t.TempDir()
+	if _, err := restoreTo(n, chunks, "c", backupOf(t, a, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := filepath.Glob(filepath.Join(chunks, "chunks", "*", "*")); err != nil || len(files) != 3 {
+		t.Errorf("c has %d files of the 3 chunks that it may read, %v", len(files), err)
+	}
 	if bytes.Contains(backup, []byte("/secret/of/a")) || bytes.Contains(backup, []byte("whoever reads all")) {
 		t.Error("the backup for c holds what c may not read")
 	}

@@ -13,6 +13,9 @@
 // (turn.go, settle.go, and the pure core in resolve.go), commits everything in one transaction, and only then tells
 // anybody. go-ds-crdt runs on an overlay in memory (engine.go) and is fed parents first. rows.go lists the rows.
 //
+// Values over 256 KiB lie in files beside the rows (chunkfiles.go). Their callers and a goroutine of their own
+// (chunkturn.go) do all work with files; the owner only counts which chunks the slots use (chunks.go).
+//
 // # Guarantees
 //
 // G1 to G7, G10 and G12 of ARCHITECTURE.md. A write that returned survives a power cut. The view is a function of

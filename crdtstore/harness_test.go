@@ -119,7 +119,7 @@ func (n *testNet) startOn(name string, disk *memKV, dir string) *node {
 	o := n.options(name)
 	o.Dir = dir
 	if disk != nil {
-		o.kv = disk
+		o.kv, o.chunks = disk, disk.chunks
 	}
 	return n.run(name, o)
 }
@@ -247,7 +247,19 @@ func (nd *node) get(path string) string {
 	if err != nil {
 		nd.t.Fatalf("%s: get %s: %v", nd.name, path, err)
 	}
-	return string(item.Value)
+	value, err := nd.content(&item)
+	if err != nil {
+		nd.t.Fatalf("%s: read %s: %v", nd.name, path, err)
+	}
+	return value
+}
+
+// content reads the value of an item, of any size.
+func (nd *node) content(item *Item) (string, error) {
+	r := nd.Content(item)
+	defer r.Close()
+	value, err := io.ReadAll(r)
+	return string(value), err
 }
 
 // tree gives all visible paths with their values.
@@ -260,8 +272,9 @@ func (nd *node) tree() string {
 	defer n.Close()
 	var b strings.Builder
 	err = n.List("/", true, func(i Item) error {
-		fmt.Fprintf(&b, "%s=%s ", i.Path, i.Value)
-		return nil
+		value, err := nd.content(&i)
+		fmt.Fprintf(&b, "%s=%s ", i.Path, value)
+		return err
 	})
 	if err != nil {
 		nd.t.Fatalf("%s: list: %v", nd.name, err)
@@ -320,6 +333,46 @@ func (nd *node) fetch(from *node) {
 		if err := nd.Answered(context.Background(), from.self, wants, answers); err != nil {
 			nd.t.Fatalf("%s: answers of %s: %v", nd.name, from.name, err)
 		}
+	}
+}
+
+// fetchChunks asks from for the chunks that nd wants, until it has nothing more to give. It gives their number.
+func (nd *node) fetchChunks(from *node) (n int) {
+	nd.t.Helper()
+	nd.tended()
+	for {
+		wants := nd.ChunkWants(from.self, 16)
+		if len(wants) == 0 {
+			nd.tended()
+			return n
+		}
+		for _, w := range wants {
+			a := from.ServeChunk(nd.self, w)
+			if err := nd.TakeChunk(context.Background(), from.self, w, a); err != nil {
+				nd.t.Fatalf("%s: chunk of %s: %v", nd.name, from.name, err)
+			}
+			if a.Status == record.Here {
+				n++
+			}
+		}
+	}
+}
+
+// tended waits until the file work that is due is done, and the turns have taken what follows from it.
+func (nd *node) tended() {
+	nd.t.Helper()
+	whole, err := nd.tend()
+	if err != nil {
+		nd.t.Fatalf("%s: %v", nd.name, err)
+	}
+	for _, n := range whole {
+		nd.inbox <- n
+	}
+	if err := nd.Answered(context.Background(), nd.self, nil, nil); err != nil { // one turn after them
+		nd.t.Fatal(err)
+	}
+	if _, err := nd.tend(); err != nil { // what that turn dropped
+		nd.t.Fatal(err)
 	}
 }
 

@@ -227,15 +227,14 @@ func (t *turn) takeWrites(full bool) error {
 		}
 		q.writes = q.writes[1:]
 		if full {
-			req.done <- writeResult{err: fmt.Errorf("%w: less than %d MiB free; free some space or lower store.min_free",
-				ErrDiskFull, t.s.minFree>>20)}
+			req.answer(writeResult{err: t.s.errFull()})
 			continue
 		}
 		if err := t.put(req); err != nil {
 			if errors.Is(err, ErrCorrupt) {
 				return err
 			}
-			req.done <- writeResult{err: err}
+			req.answer(writeResult{err: err})
 		}
 	}
 	if len(t.local) > 0 {
@@ -250,10 +249,10 @@ func (t *turn) takeWrites(full bool) error {
 func plannedWrite(r *writeRequest) int {
 	n := 400
 	for _, e := range r.entries {
-		n += 1000 + min(len(e), inlineEntry)
+		n += 1100 + min(len(e), inlineEntry)
 	}
 	for i := range r.ops {
-		n += 700 + len(r.ops[i].Path) + 16*record.MaxSegments/4 + min(len(r.ops[i].Value), inlineEntry)
+		n += 800 + len(r.ops[i].Path) + 16*record.MaxSegments/4 + min(len(r.ops[i].Value), inlineEntry)
 	}
 	return n
 }

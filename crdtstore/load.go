@@ -285,11 +285,7 @@ func (s *Store) loadWaiting(v view) error {
 		if !ok {
 			return false, fmt.Errorf("%w: want row", ErrCorrupt)
 		}
-		value, err := mustGet(v, slotKey(path, version))
-		if err != nil {
-			return false, err
-		}
-		sl, err := decodeSlot(path, version, value)
+		sl, err := loadSlot(v, path, version)
 		if err != nil {
 			return false, err
 		}

@@ -17,6 +17,16 @@ type writeRequest struct {
 	relay   *record.Write // signed by a client, in place of ops
 	entries [][]byte      // of relay
 	done    chan writeResult
+	chunks  *chunks     // where pins are held until the answer
+	pins    []record.ID // chunks of large values
+}
+
+// answer ends the request. Its chunks are used by slots now, or not needed.
+func (r *writeRequest) answer(result writeResult) {
+	if r.pins != nil {
+		r.chunks.unpin(r.pins)
+	}
+	r.done <- result
 }
 
 type writeResult struct {
@@ -174,6 +184,11 @@ func (t *turn) add(l *localWrite, paths []*pathState) error {
 // entry makes the entry for an operation.
 func (s *Store) entry(op *Op) (*record.Entry, error) {
 	e := &record.Entry{Kind: record.KindPut, Mode: op.Mode, Path: op.Path, Value: op.Value}
+	if u := op.Upload; u != nil {
+		if e.Value = u.value; u.list.Size > 0 {
+			e.Kind, e.Value = record.KindChunked, u.list.Encode()
+		}
+	}
 	if op.Delete {
 		e.Kind, e.Mode, e.Value = record.KindDelete, 0, nil
 	} else if !op.Expires.IsZero() {
@@ -258,7 +273,7 @@ func (t *turn) takeBack(cause error) error {
 			}
 			p.path, p.dirty = "", true
 		}
-		l.req.done <- writeResult{err: fmt.Errorf("store the write: %w", cause)}
+		l.req.answer(writeResult{err: fmt.Errorf("store the write: %w", cause)})
 	}
 	t.local = kept
 	return nil
@@ -271,11 +286,21 @@ func (s *Store) Write(ctx context.Context, ops []Op) (record.Version, error) {
 	if err := checkOps(ops); err != nil {
 		return record.Version{}, err
 	}
-	return s.write(ctx, &writeRequest{ops: ops, done: make(chan writeResult, 1)})
+	req := &writeRequest{ops: ops, done: make(chan writeResult, 1)}
+	for i := range ops {
+		if u := ops[i].Upload; u != nil {
+			req.pins = append(req.pins, u.pins...)
+		}
+	}
+	return s.write(ctx, req)
 }
 
+// write has the owner take a request. The owner keeps its pins: it may take it although the caller has given up.
 func (s *Store) write(ctx context.Context, req *writeRequest) (record.Version, error) {
+	req.chunks = s.chunks
+	s.chunks.pin(req.pins)
 	if err := s.send(ctx, req); err != nil {
+		s.chunks.unpin(req.pins)
 		return record.Version{}, err
 	}
 	r, err := await(ctx, s, req.done)

@@ -16,13 +16,14 @@ type memKV struct {
 	commitN int
 	// before is called before every commit and sync; an error is what the disk answers.
 	before func(what string) error
+	chunks *memChunks
 }
 
 type memRow struct{ key, value []byte }
 
 func newMemKV() *memKV {
 	less := func(a, b memRow) bool { return bytes.Compare(a.key, b.key) < 0 }
-	return &memKV{rows: btree.NewBTreeG(less), synced: btree.NewBTreeG(less)}
+	return &memKV{rows: btree.NewBTreeG(less), synced: btree.NewBTreeG(less), chunks: newMemChunks()}
 }
 
 func (m *memKV) View() view {
@@ -78,6 +79,7 @@ func (m *memKV) powerCut(keep int) *memKV {
 		applyRows(n.rows, c)
 	}
 	n.synced = n.rows.Copy()
+	n.chunks = m.chunks.powerCut()
 	return n
 }
 
@@ -90,7 +92,7 @@ func (m *memKV) has(needle []byte) bool {
 		found = bytes.Contains(r.key, needle) || bytes.Contains(r.value, needle)
 		return !found
 	})
-	return found
+	return found || m.chunks.has(needle)
 }
 
 type memView struct{ rows *btree.BTreeG[memRow] }

@@ -78,12 +78,12 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 	return fresh, nil
 }
 
-// describe notes what an inline entry says. An entry in a row of its own is read only when it is shown.
+// describe notes what an inline entry says. An entry in a row of its own is read only when it is shown, or names chunks.
 func (t *turn) describe(s *slot) error {
-	if s.state == slotElsewhere {
+	if s.state == slotElsewhere && !s.chunked {
 		return nil
 	}
-	return s.load(nil)
+	return s.load(t.elsewhere)
 }
 
 // insert puts a slot at its place, replacing the same version.

@@ -108,7 +108,7 @@ func (n *Snapshot) Written(author record.PublicKey, since record.HLC, fn func(it
 // nameOf gives the path of slots of one path key, if this agent may read it and holds any of its entries.
 func (n *Snapshot) nameOf(slots []*slot) string {
 	for _, s := range slots {
-		if s.state == slotVoid || !s.holds() || !n.policy.MayRead(n.s.self, s.tags) {
+		if s.state == slotVoid || !s.has() || !n.policy.MayRead(n.s.self, s.tags) {
 			continue
 		}
 		if err := s.load(func(id record.ID) ([]byte, error) { return mustGet(n.view, entryKey(id)) }); err == nil {

@@ -42,11 +42,12 @@ type queue struct {
 	policies []*policyRequest
 	ingests  []*ingestRequest
 	answers  []*answerRequest
+	chunks   []*chunkNews
 	writes   []*writeRequest
 }
 
 func (q *queue) empty() bool {
-	return len(q.policies)+len(q.ingests)+len(q.answers)+len(q.writes) == 0
+	return len(q.policies)+len(q.ingests)+len(q.answers)+len(q.chunks)+len(q.writes) == 0
 }
 
 func (q *queue) add(r any) {
@@ -57,6 +58,8 @@ func (q *queue) add(r any) {
 		q.ingests = append(q.ingests, r)
 	case *answerRequest:
 		q.answers = append(q.answers, r)
+	case *chunkNews:
+		q.chunks = append(q.chunks, r)
 	case *writeRequest:
 		q.writes = append(q.writes, r)
 	}
@@ -74,7 +77,7 @@ func (q *queue) fail(err error) {
 		r.done <- err
 	}
 	for _, r := range q.writes {
-		r.done <- writeResult{err: err}
+		r.answer(writeResult{err: err})
 	}
 	*q = queue{}
 }

@@ -164,7 +164,9 @@ func (n *Snapshot) itemOf(path string, s *slot, value bool) (Item, error) {
 	}
 	item.Mode, item.Expires, item.Size = e.Mode, e.ExpiresAt(), size
 	item.Deleted = stub || e.Kind == record.KindDelete || e.Expired(n.now)
-	if value && !item.Deleted {
+	if l, large := e.Chunks(); large && !item.Deleted {
+		item.Chunks = l.Chunks
+	} else if value && !item.Deleted {
 		item.Value = e.Value
 	}
 	return item, nil

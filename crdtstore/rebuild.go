@@ -39,12 +39,16 @@ func (s *Store) openDir(dir string) error {
 	} else if cause != nil || len(asides) == 0 {
 		return cause
 	}
+	if s.carried, err = s.chunks.list(); err != nil {
+		return errors.Join(err, s.closeAll())
+	}
 	for _, aside := range asides {
 		if err := s.takeOver(s.salvage(filepath.Join(filepath.Dir(dir), aside))); err != nil {
 			return errors.Join(err, s.closeAll())
 		}
 		fault.Point("rebuild.taken-over")
 	}
+	s.carried = nil
 	if err := os.Remove(list); err != nil {
 		return errors.Join(fmt.Errorf("rebuild store: %w", err), s.closeAll())
 	}

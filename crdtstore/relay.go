@@ -11,22 +11,23 @@ import (
 // returns its version once it is durable here. This agent cannot change it: the signature covers everything. Errors are
 // those of Write; ErrDenied judges the author, not this agent; ErrPrecondition means that the write would not win over
 // what this agent shows, or is dated too far ahead: ask HLCFor and sign again. A write that is held already is a
-// success.
+// success. The chunks of large values must be here, held by Uploads.
 func (s *Store) Relay(ctx context.Context, w *record.Write, entries [][]byte) (record.Version, error) {
-	if err := s.checkRelay(w, entries); err != nil {
+	pins, err := s.checkRelay(w, entries)
+	if err != nil {
 		return record.Version{}, err
 	}
-	return s.write(ctx, &writeRequest{relay: w, entries: entries, done: make(chan writeResult, 1)})
+	return s.write(ctx, &writeRequest{relay: w, entries: entries, done: make(chan writeResult, 1), pins: pins})
 }
 
-// checkRelay holds what can be said of a client's write without the rows.
-func (s *Store) checkRelay(w *record.Write, entries [][]byte) error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", record.ErrFormat, fmt.Sprintf(format, args...))
+// checkRelay holds what can be said of a client's write without the rows, and gives the chunks that it needs.
+func (s *Store) checkRelay(w *record.Write, entries [][]byte) (chunks []record.ID, err error) {
+	bad := func(format string, args ...any) ([]record.ID, error) {
+		return nil, fmt.Errorf("%w: %s", record.ErrFormat, fmt.Sprintf(format, args...))
 	}
 	// What goes into a block must parse there.
 	if parsed, err := record.ParseWrite(w.Append(nil), s.self); err != nil {
-		return err
+		return nil, err
 	} else if parsed.Sig == nil || !parsed.Verify(s.network) {
 		return bad("the author's signature does not fit")
 	}
@@ -37,16 +38,23 @@ func (s *Store) checkRelay(w *record.Write, entries [][]byte) error {
 	for i, data := range entries {
 		e, err := record.ParseEntry(data)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if e.ID() != w.Slots[i].Entry || !w.Slots[i].Matches(s.network, e.Path) {
 			return bad("entry %d does not belong to its slot", i)
 		}
 		if total += len(data); total > record.MaxWriteBytes {
-			return fmt.Errorf("%w: more than %d MiB in one write", ErrTooLarge, record.MaxWriteBytes>>20)
+			return nil, fmt.Errorf("%w: more than %d MiB in one write", ErrTooLarge, record.MaxWriteBytes>>20)
 		}
+		l, _ := e.Chunks()
+		for _, id := range l.Chunks {
+			if !s.chunks.has(id) {
+				return bad("chunk %s of entry %d is not here", id, i)
+			}
+		}
+		chunks = append(chunks, l.Chunks...)
 	}
-	return nil
+	return chunks, nil
 }
 
 // HLCFor gives the time to sign a write of these paths with: above everything that this agent knows of them.
@@ -75,7 +83,7 @@ func (t *turn) relay(req *writeRequest) error {
 	version := record.Version{HLC: w.HLC, Write: w.ID()}
 	if held, err := t.hasSlot(w.Slots[0].PathKey(), version); err != nil || held {
 		if err == nil {
-			req.done <- writeResult{version: version}
+			req.answer(writeResult{version: version})
 		}
 		return err
 	}

@@ -32,10 +32,13 @@ func (r *rules) due(v record.Version) bool {
 	return v.HLC.Milli() <= r.now+dueAhead.Milliseconds() || fault.Planted("show-early")
 }
 
+// holds tells whether nothing of a slot's entry is waited for. The chunks of one that has expired are not.
+func (r *rules) holds(s *slot) bool { return s.holds() || s.lacking && s.over(r.now) }
+
 // verdict is what resolve finds for one path.
 type verdict struct {
 	shown   *slot   // highest allowed, due, readable slot with a held entry in a ready write; nil if none
-	wants   []*slot // allowed, readable, not held, above what is shown; highest first
+	wants   []*slot // allowed, readable, not held, above what is shown, or held and torn; highest first
 	drops   []*slot // entries that need not be kept
 	recheck []int64 // agent times in milliseconds at which the verdict may change by itself
 }
@@ -53,7 +56,7 @@ func resolve(slots []*slot, r *rules) verdict {
 	}
 	for _, s := range slots {
 		reads := r.reads(s)
-		if s.holds() && !reads && (!s.own || fault.Planted("drop-own")) && !fault.Planted("keep-unreadable") {
+		if s.has() && !reads && (!s.own || fault.Planted("drop-own")) && !fault.Planted("keep-unreadable") {
 			out.drops = append(out.drops, s) // the right to read was withdrawn
 			continue
 		}
@@ -61,7 +64,7 @@ func resolve(slots []*slot, r *rules) verdict {
 		case s.state == slotVoid:
 			continue
 		case !r.allowed(s):
-			if s.holds() {
+			if s.has() {
 				if until := r.voided + r.history.Milliseconds(); until > r.now {
 					out.recheck = append(out.recheck, until)
 				} else {
@@ -71,7 +74,7 @@ func resolve(slots []*slot, r *rules) verdict {
 			continue
 		case !r.due(s.version):
 			out.recheck = append(out.recheck, s.version.HLC.Milli()-dueAhead.Milliseconds())
-			if reads && !s.holds() {
+			if reads && !r.holds(s) {
 				out.wants = append(out.wants, s)
 			}
 			continue
@@ -79,19 +82,21 @@ func resolve(slots []*slot, r *rules) verdict {
 		switch {
 		case out.shown == nil && !reads:
 			// Kept for others only (own), or none of our business.
-			if s.own && s.holds() && above != nil {
+			if s.own && s.has() && above != nil {
 				out.retire(s, above, r, authors, &older)
 			}
-		case out.shown == nil && s.holds() && r.ready(s.version.Write):
+		case out.shown == nil && r.holds(s) && r.ready(s.version.Write):
 			out.shown = s
-			if s.known && s.expires != 0 && int64(s.expires) > r.now {
-				out.recheck = append(out.recheck, int64(s.expires))
-			}
-		case out.shown == nil:
-			if !s.holds() {
+			out.expires(s, r)
+			if s.torn && !s.over(r.now) {
 				out.wants = append(out.wants, s)
 			}
-		case s.holds():
+		case out.shown == nil:
+			if !r.holds(s) {
+				out.wants = append(out.wants, s)
+				out.expires(s, r)
+			}
+		case s.has():
 			out.retire(s, above, r, authors, &older)
 		}
 		authors[s.author] = true
@@ -100,14 +105,25 @@ func resolve(slots []*slot, r *rules) verdict {
 	return out
 }
 
+// expires has the path looked at again when the entry expires.
+func (out *verdict) expires(s *slot, r *rules) {
+	if s.known && s.expires != 0 && int64(s.expires) > r.now {
+		out.recheck = append(out.recheck, int64(s.expires))
+	}
+}
+
 // retire decides whether a superseded entry is kept: for the horizon after what superseded it, the newest ten of the
-// path and the newest of each author, so that a stolen key cannot push out the last good version.
+// path and the newest of each author, so that a stolen key cannot push out the last good version. One whose chunks have
+// not all come is of no use.
 func (out *verdict) retire(s, above *slot, r *rules, authors map[record.PublicKey]bool, older *int) {
 	until := above.version.HLC.Milli() + r.history.Milliseconds()
-	if until <= r.now || (*older >= keepNewest && authors[s.author]) {
+	if until <= r.now || !r.holds(s) || (*older >= keepNewest && authors[s.author]) {
 		out.drops = append(out.drops, s)
 		return
 	}
 	*older++
 	out.recheck = append(out.recheck, until)
+	if s.torn && r.reads(s) {
+		out.wants = append(out.wants, s)
+	}
 }

@@ -108,14 +108,15 @@ func (b *BackupReader) next() (frame, error) {
 		if _, err := b.r.ReadByte(); !errors.Is(err, io.EOF) {
 			return frame{}, fmt.Errorf("%w: something follows its end", ErrBackup)
 		}
-	case f.kind < frameHead || f.kind > frameEntry:
+	case f.kind < frameHead || f.kind > frameChunk:
 		return frame{}, fmt.Errorf("%w: a frame of unknown type %d, of a later version perhaps", ErrBackup, f.kind)
 	}
 	return f, nil
 }
 
-// parcels calls fn for every block, with as many of its entries as may travel with it; the others come alone.
-func (b *BackupReader) parcels(ctx context.Context, fn func(record.Parcel) error) error {
+// parcels calls fn for every block, with as many of its entries as may travel with it; the others come alone. Chunk is
+// called for every chunk, before fn for what needs it.
+func (b *BackupReader) parcels(ctx context.Context, fn func(record.Parcel) error, chunk func([]byte) error) error {
 	var p record.Parcel
 	size := 0
 	flush := func() error {
@@ -146,6 +147,10 @@ func (b *BackupReader) parcels(ctx context.Context, fn func(record.Parcel) error
 				}
 			}
 			p.Entries = append(p.Entries, f.payload)
+		case frameChunk:
+			if err := chunk(f.payload); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("%w: a frame of type %d among the blocks", ErrBackup, f.kind)
 		}
@@ -189,20 +194,35 @@ func Restore(ctx context.Context, o Options, b *BackupReader, policies ...[]byte
 	if err := errors.Join(err, s.Close()); err != nil {
 		return Restored{}, err
 	}
+	if err := moveChunks(o.Dir, dir); err != nil {
+		return Restored{}, err
+	}
 	if err := os.Rename(filepath.Join(o.Dir, "store"), filepath.Join(dir, "store")); err != nil {
 		return Restored{}, err
 	}
 	return out, syncDir(dir)
 }
 
-// checkEmpty wants nothing in the data directory but what a restore that was cut off left.
+// moveChunks brings the chunks to their place. Without the store, which follows, they mean nothing.
+func moveChunks(from, to string) error {
+	if err := os.RemoveAll(filepath.Join(to, "chunks")); err != nil {
+		return err
+	}
+	err := os.Rename(filepath.Join(from, "chunks"), filepath.Join(to, "chunks"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // no large values
+	}
+	return err
+}
+
+// checkEmpty wants nothing in the data directory but what a restore that was cut off left, or chunks without a store.
 func checkEmpty(dir string) error {
 	found, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	for _, f := range found {
-		if f.Name() != restoring && f.Name() != "lost+found" {
+		if f.Name() != restoring && f.Name() != "chunks" && f.Name() != "lost+found" {
 			return fmt.Errorf("%w: %s holds %s", ErrNotEmpty, dir, f.Name())
 		}
 	}
@@ -219,6 +239,7 @@ func (s *Store) restore(ctx context.Context, b *BackupReader, policies [][]byte)
 	if err := s.restorePolicies(append(policies, b.Policies...)); err != nil {
 		return out, err
 	}
+	s.carried = make(map[record.ID]bool)
 	var batch []record.Parcel
 	size := 0
 	flush := func() error {
@@ -237,15 +258,25 @@ func (s *Store) restore(ctx context.Context, b *BackupReader, policies [][]byte)
 			return nil
 		}
 		return flush()
-	})
+	}, s.restoreChunk)
 	if err == nil {
 		err = flush()
 	}
 	if err == nil {
 		err = s.kv.Sync()
 	}
+	if err == nil {
+		err = s.loadChunks() // no chunk stays of what this identity may not read
+	}
 	out.Stats = s.Stats()
 	return out, err
+}
+
+// restoreChunk stores a chunk for the entries that follow.
+func (s *Store) restoreChunk(data []byte) error {
+	id := record.ChunkID(data)
+	s.carried[id] = true
+	return s.chunks.files.Put(id, data)
 }
 
 func (s *Store) restorePolicies(texts [][]byte) error {

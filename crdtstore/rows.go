@@ -14,7 +14,8 @@ import (
 //	e entry ID                             -> entry too large for the transaction of its turn
 //	x number                               -> IDs of entries put into e before the turn that names them
 //	u write ID                             -> HLC, arrival, path keys    writes that are not ready
-//	n path key, version                    -> nothing                    wanted entries
+//	n path key, version                    -> nothing                    wanted entries, and values that lack chunks
+//	k path key, version                    -> nothing                    slots whose values lie in chunks
 //	v path                                 -> version shown, visible or not
 //	t milliseconds, path key               -> nothing                    look at the path again then
 //	f number                               -> run, changes               the change feed
@@ -23,6 +24,8 @@ import (
 //	mx                                     -> nothing                    rewrite the store at the next start
 //	c...                                   -> go-ds-crdt's heads
 //	mi, ms, mp                             -> identity of the store; its counters; policies that the rows are judged by
+//
+// Chunks lie in files beside the rows, in data_dir/chunks (chunkfiles.go).
 //
 // Integers are big-endian, so that rows sort as their numbers do.
 var be = binary.BigEndian
@@ -59,6 +62,12 @@ func wantKey(path record.Tag, v record.Version) []byte {
 	return k
 }
 
+func chunkedKey(path record.Tag, v record.Version) []byte {
+	k := slotKey(path, v)
+	k[0] = 'k'
+	return k
+}
+
 func entryKey(id record.ID) []byte              { return key('e', id[:]) }
 func unreadyKey(id record.ID) []byte            { return key('u', id[:]) }
 func shownKey(path string) []byte               { return append([]byte{'v'}, path...) }
@@ -68,7 +77,7 @@ func policyKey(serial uint64, hash [32]byte) []byte {
 	return key('p', u64(serial), hash[:])
 }
 
-// parseSlotKey splits the key of an s or n row.
+// parseSlotKey splits the key of an s, n or k row.
 func parseSlotKey(k []byte) (path record.Tag, v record.Version, ok bool) {
 	if len(k) != 1+16+record.VersionSize {
 		return path, v, false

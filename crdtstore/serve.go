@@ -233,7 +233,7 @@ func (s *Store) heldEntry(v view, k record.Tag, version record.Version) ([]byte,
 		return nil, err
 	}
 	sl, err := decodeSlot(k, version, raw)
-	if err != nil || !sl.holds() {
+	if err != nil || !sl.has() {
 		return nil, err
 	}
 	data, err := entryData(v, sl)
@@ -317,7 +317,7 @@ func (s *Store) serve(v view, p *acl.Policy, reader record.PublicKey, w record.W
 		return record.Answer{}
 	}
 	sl, err := decodeSlot(w.PathKey, w.Version, raw)
-	if err != nil || sl.entry != w.Entry || !sl.holds() {
+	if err != nil || sl.entry != w.Entry || !sl.has() {
 		return record.Answer{}
 	}
 	data, err := entryData(v, sl)

@@ -138,7 +138,7 @@ func (t *turn) settled(u *unreadyWrite, r *rules) (bool, error) {
 			p.judge(r)
 		}
 		switch {
-		case s.holds() || s.state == slotVoid, !r.reads(s), !r.allowed(s):
+		case r.holds(s) || s.state == slotVoid, !r.reads(s), !r.allowed(s):
 		case p.result.shown != nil && p.result.shown.version.Compare(v) > 0:
 		case t.s.wants.hopeless(key, v, u, t.now):
 		default:
@@ -208,6 +208,7 @@ func (t *turn) finishPath(p *pathState) error {
 			return fmt.Errorf("%w: changed slot without its data", ErrCorrupt) // only a bug gets here
 		}
 		t.rows.set(slotKey(p.key, s.version), s.encode())
+		t.countChunks(p.key, s)
 		s.changed = false
 	}
 	t.s.wants.update(p.key, p.result.wants, t.rows)
@@ -224,7 +225,7 @@ func (t *turn) nameOf(p *pathState) (string, error) {
 		return name, nil
 	}
 	for _, s := range p.slots {
-		if s.holds() {
+		if s.has() {
 			if err := s.load(t.elsewhere); err != nil {
 				return "", t.damaged(err)
 			}
@@ -266,6 +267,7 @@ func (t *turn) expire(p *pathState, s *slot) error {
 		delete(t.spill, s.entry)
 	}
 	s.state, s.data, s.changed = slotStub, e.Stub(), true
+	s.unchunk()
 	return nil
 }
 

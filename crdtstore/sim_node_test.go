@@ -93,7 +93,7 @@ func (n *simNode) start() bool {
 		s, err = Open(Options{
 			Network: n.sim.network, Key: testKey(n.name), Admins: []record.PublicKey{record.KeyOf(testKey("admin"))},
 			Clock: simClock{n}, Rand: rand.NewChaCha8(src), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			OnCommit: n.announce, OnWants: func() { n.sim.wake(n.id) }, kv: &simDisk{n.disk, n},
+			OnCommit: n.announce, OnWants: func() { n.sim.wake(n.id) }, kv: &simDisk{n.disk, n}, chunks: n.disk.chunks,
 		})
 		return err
 	})

@@ -52,6 +52,9 @@ func (t *turn) collect(full bool) (done ended, err error) {
 	if err := t.rejudge(); err != nil {
 		return done, err
 	}
+	if err := t.takeChunks(); err != nil {
+		return done, err
+	}
 	if done.answers, err = t.takeAnswers(full); err != nil {
 		return done, err
 	}
@@ -62,6 +65,19 @@ func (t *turn) collect(full bool) (done ended, err error) {
 		return done, err
 	}
 	return done, t.takeWrites(full)
+}
+
+// errFull is the answer to writes while the reserve of free disk is used up.
+func (s *Store) errFull() error {
+	return fmt.Errorf("%w: less than %d MiB free; free some space or lower store.min_free", ErrDiskFull, s.minFree>>20)
+}
+
+// checkRoom refuses to add to a disk whose reserve is used up.
+func (s *Store) checkRoom() error {
+	if free, ok := diskFree(s.dir); ok && free < s.minFree {
+		return s.errFull()
+	}
+	return nil
 }
 
 // diskIsFull tells whether the reserve of free disk is used up.
@@ -104,6 +120,7 @@ func (t *turn) commit() error {
 		return err
 	}
 	fault.Point("turn.after-commit")
+	t.useChunks()
 	s.unsynced = true
 	_, mono := s.clock.Now()
 	if (len(t.local) > 0 || len(t.out) > 0) && !fault.Planted("acknowledge-unsynced") || mono-s.lastSync >= syncWithin {
@@ -166,7 +183,7 @@ func (t *turn) tell(done ended) {
 	s.publishStats()
 	fault.Point("turn.before-acknowledge")
 	for _, l := range t.local {
-		l.req.done <- writeResult{version: l.version}
+		l.req.answer(writeResult{version: l.version})
 	}
 	fault.Point("turn.after-acknowledge")
 	for _, r := range done.ingests {

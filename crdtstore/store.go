@@ -22,7 +22,7 @@ import (
 
 // Options say how to open a store. Zero values of the optional fields are fine.
 type Options struct {
-	Dir     string // data directory; the rows lie in Dir/store
+	Dir     string // data directory; the rows lie in Dir/store, large values in Dir/chunks
 	Network record.NetworkID
 	Key     ed25519.PrivateKey // this agent's identity
 	Admins  []record.PublicKey // pinned: whose policies count
@@ -44,8 +44,9 @@ type Options struct {
 	OnWants  func()                     // optional: entries are wanted that were not wanted before
 	Alarm    func(code, message string) // optional: something an operator must know
 
-	kv        kv     // tests put theirs here
-	feedBytes uint64 // and a smaller feed
+	kv        kv         // tests put theirs here
+	chunks    chunkFiles // with it
+	feedBytes uint64     // and a smaller feed
 }
 
 // Store is one agent's replica: blocks, entries, and the view of them. Run must be running for anything to be written;
@@ -72,7 +73,7 @@ type Store struct {
 	engine *engine
 	run    uint64 // names this run in the change feed
 
-	inbox   chan any // *writeRequest, *ingestRequest, *answerRequest, *policyRequest
+	inbox   chan any // *writeRequest, *ingestRequest, *answerRequest, *policyRequest, *chunkNews
 	stopped chan struct{}
 
 	// Memory of the goroutine that owns the store.
@@ -94,13 +95,16 @@ type Store struct {
 	lastSync  time.Duration
 	postponed []record.Tag // paths of writes that are ready, but did not fit into the turn
 	turn      *turn
-	full      bool // the reserve of free disk is used up
+	full      bool               // the reserve of free disk is used up
+	carried   map[record.ID]bool // chunks that are here while a store is built of a damaged one or a backup, else nil
 
 	// Shared with readers.
 	force      atomic.Pointer[inForce]
 	dag        atomic.Pointer[dagState]
 	stats      atomic.Pointer[Stats]
 	wants      *wants
+	chunks     *chunks
+	uploads    chan struct{} // tokens
 	clockMu    sync.Mutex
 	time       int64 // agent time, Unix milliseconds
 	mono       time.Duration
@@ -123,8 +127,12 @@ func Open(o Options) (*Store, error) {
 		inbox:   make(chan any, 256), stopped: make(chan struct{}),
 		index: newPathIndex(), parked: newParking(), early: newEarlyEntries(), wants: newWants(),
 		unready: make(map[record.ID]*unreadyWrite), unreadyAt: make(map[record.Tag]map[record.ID]bool),
-		bells: make(map[chan struct{}]struct{}),
+		bells: make(map[chan struct{}]struct{}), uploads: make(chan struct{}, uploadsAtOnce),
 	}
+	if o.chunks == nil {
+		o.chunks = chunkDir(filepath.Join(o.Dir, "chunks"))
+	}
+	s.chunks = newChunks(o.chunks)
 	if s.clock == nil {
 		s.clock = systemClock{time.Now()}
 	}
@@ -145,9 +153,10 @@ func Open(o Options) (*Store, error) {
 		if err := s.openDir(filepath.Join(o.Dir, "store")); err != nil {
 			return nil, err
 		}
-		return s, nil
+	} else if err := s.load(); err != nil {
+		return nil, errors.Join(err, s.closeAll())
 	}
-	if err := s.load(); err != nil {
+	if err := s.loadChunks(); err != nil {
 		return nil, errors.Join(err, s.closeAll())
 	}
 	return s, nil
@@ -174,6 +183,7 @@ func (s *Store) forget() {
 	s.unready, s.unreadyAt = make(map[record.ID]*unreadyWrite), make(map[record.Tag]map[record.ID]bool)
 	s.postponed = nil
 	s.wants = newWants()
+	s.chunks = newChunks(s.chunks.files)
 	s.force.Store(nil)
 }
 
@@ -200,8 +210,11 @@ func (s *Store) Run(ctx context.Context) error {
 	defer close(s.stopped)
 	stop, filled := make(chan struct{}), make(chan error, 1)
 	go func() { filled <- s.index.fill(s.kv.View(), stop) }()
+	kept := make(chan struct{})
+	go func() { s.keepChunks(stop); close(kept) }()
 	defer func() {
 		close(stop)
+		<-kept
 		if err := <-filled; err != nil {
 			s.log.Error("path index not filled", "error", err)
 		}

@@ -40,6 +40,8 @@ type turn struct {
 	size    int                  // bytes of rows that are certain to come
 	feed    []feedItem
 	local   []*localWrite
+	used    [][]record.ID // chunks of values that the turn took in
+	unused  [][]record.ID // and of those that it dropped
 	out     []record.Outgoing
 }
 
@@ -223,7 +225,7 @@ func (t *turn) write(w *record.Write, own bool, entries map[record.ID][]byte) er
 				return err
 			}
 		}
-		waits = waits || s.state == slotAbsent && t.policy.MayRead(t.s.self, s.tags)
+		waits = waits || !s.holds() && s.state != slotVoid && t.policy.MayRead(t.s.self, s.tags)
 	}
 	if waits {
 		t.s.addUnready(&unreadyWrite{id: id, hlc: w.HLC, arrived: t.now, paths: pathKeys(w)}, t.rows)
@@ -271,6 +273,7 @@ func (t *turn) deliver(p *pathState, s *slot, data []byte) error {
 		return nil
 	}
 	s.describe(e, size)
+	s.lacking = s.chunked && !isStub && !t.s.carriedOver(s.chunks)
 	t.keep(s, data, isStub)
 	return nil
 }

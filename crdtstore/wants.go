@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"slices"
 	"sync"
 
 	"syncagent/acl"
@@ -8,17 +9,23 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// Wants are entries that this agent may read and lacks. They follow from slots, view and policy; the rows n are their
-// index, kept in step by every turn. What a peer refused is a back-off in memory, nothing more.
+// Wants are entries, and chunks of values, that this agent may read and lacks. They follow from slots, view and policy;
+// the rows n are their index, kept in step by every turn. What a peer refused is a back-off in memory, nothing more.
 type wants struct {
 	mu     sync.Mutex
 	byPath map[record.Tag][]*want // highest version first
+	large  []*want                // those for chunks, in the order in which they came; some are gone already
+	unseen bool                   // of some of large the files were not looked at yet
+	asked  map[record.ID]int64    // chunks that were given out, until when nobody else is asked
 	count  int
 	bell   bool // wants were added since the bell was last read
 }
 
 type want struct {
 	record.Want
+	chunks  []record.ID        // of the value, when the entry is here and chunks lack; nil: the entry lacks
+	missing map[record.ID]bool // those that lack; nil: not looked at yet
+	gone    bool
 	tags    []record.Tag
 	author  record.PublicKey
 	since   int64 // agent time in milliseconds at which it was first given out
@@ -38,7 +45,9 @@ const (
 	refusedMost  = 60_000 // milliseconds
 )
 
-func newWants() *wants { return &wants{byPath: make(map[record.Tag][]*want)} }
+func newWants() *wants {
+	return &wants{byPath: make(map[record.Tag][]*want), asked: make(map[record.ID]int64)}
+}
 
 // update sets what is wanted of a path and keeps the rows in step. Slots come highest first.
 func (w *wants) update(key record.Tag, slots []*slot, r *rows) {
@@ -55,16 +64,19 @@ func (w *wants) update(key record.Tag, slots []*slot, r *rows) {
 	var now []*want
 	for _, s := range slots {
 		o := kept[s.version]
-		if o == nil {
-			o = &want{Want: record.Want{PathKey: key, Version: s.version, Entry: s.entry}, tags: s.tags, author: s.author}
+		if o == nil || (o.chunks != nil) != s.chunked {
+			o = w.add(key, s)
 			r.set(wantKey(key, s.version), nil)
-			w.bell = true
+		} else {
+			delete(kept, s.version)
 		}
-		delete(kept, s.version)
 		now = append(now, o)
 	}
-	for v := range kept {
-		r.delete(wantKey(key, v))
+	for v, o := range kept {
+		o.gone = true
+		if !slices.ContainsFunc(now, func(n *want) bool { return n.Version == v }) {
+			r.delete(wantKey(key, v))
+		}
 	}
 	w.count += len(now) - len(old)
 	if len(now) == 0 {
@@ -74,13 +86,23 @@ func (w *wants) update(key record.Tag, slots []*slot, r *rows) {
 	}
 }
 
+// add makes a want for a slot's entry, or for its chunks.
+func (w *wants) add(key record.Tag, s *slot) *want {
+	o := &want{Want: record.Want{PathKey: key, Version: s.version, Entry: s.entry}, tags: s.tags, author: s.author}
+	if s.chunked {
+		o.chunks = s.chunks
+		w.large = append(w.large, o)
+		w.unseen = true
+	} else {
+		w.bell = true
+	}
+	return o
+}
+
 // load adds a want found in the rows at start.
 func (w *wants) load(key record.Tag, s *slot) {
-	w.byPath[key] = append(w.byPath[key], &want{
-		Want: record.Want{PathKey: key, Version: s.version, Entry: s.entry}, tags: s.tags, author: s.author,
-	})
+	w.byPath[key] = append(w.byPath[key], w.add(key, s))
 	w.count++
-	w.bell = true
 }
 
 // rung tells whether wants were added since the last call.
@@ -106,7 +128,7 @@ func (w *wants) forPeer(peer record.PublicKey, p *acl.Policy, now int64, limit i
 			if len(out) >= limit {
 				return out
 			}
-			if o.asked <= now && o.refused[peer].until <= now && o.mayHave(peer, p, now) {
+			if o.chunks == nil && o.asked <= now && o.refused[peer].until <= now && o.mayHave(peer, p, now) {
 				o.asked = now + askAgain
 				out = append(out, o.Want)
 			}

@@ -56,12 +56,19 @@ func (e *Entry) ExpiresAt() time.Time {
 
 // Size is the length of the value in bytes, also when it is chunked.
 func (e *Entry) Size() int64 {
-	if e.Kind == KindChunked {
-		if l, err := ParseChunkList(e.Value); err == nil {
-			return int64(l.Size)
-		}
+	if l, ok := e.Chunks(); ok {
+		return int64(l.Size)
 	}
 	return int64(len(e.Value))
+}
+
+// Chunks gives the chunk list of a chunked value. A stub has none.
+func (e *Entry) Chunks() (ChunkList, bool) {
+	if e.Kind != KindChunked {
+		return ChunkList{}, false
+	}
+	l, err := ParseChunkList(e.Value)
+	return l, err == nil
 }
 
 func (e *Entry) appendHead(b []byte, valueLen int) []byte {

@@ -17,6 +17,14 @@ type Want struct {
 	Entry   ID
 }
 
+// ChunkWant names a chunk that an agent lacks, by a slot whose value it is a part of. Whoever serves it checks the right
+// on that slot's entry. Its Answer has the chunk's bytes in place of an entry.
+type ChunkWant struct {
+	PathKey Tag
+	Version Version
+	Chunk   ID
+}
+
 // Parcel is a block on its way with the entries that its receiver may read.
 type Parcel struct {
 	Block   []byte

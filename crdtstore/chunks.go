@@ -1,0 +1,154 @@
+package crdtstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"syscall"
+
+	"syncagent/crdtstore/record"
+)
+
+// chunks keeps the files of large values in step with the slots that use them. Files are written, durably, before the
+// commit that names them, and removed after the commit that drops the last user is durable. In between the pins of
+// uploads and readers, and the counts here, say which are needed; at start they follow from the rows k.
+type chunks struct {
+	files chunkFiles
+	bell  chan struct{} // tend has work
+
+	mu   sync.Mutex
+	used map[record.ID]int      // slots that use it, as committed
+	pins map[record.ID]int      // uploads and readers that need it
+	idle map[record.ID]struct{} // perhaps needed by nobody
+}
+
+func newChunks(files chunkFiles) *chunks {
+	return &chunks{
+		files: files, bell: make(chan struct{}, 1),
+		used: make(map[record.ID]int), pins: make(map[record.ID]int), idle: make(map[record.ID]struct{}),
+	}
+}
+
+func (c *chunks) ring() {
+	select {
+	case c.bell <- struct{}{}:
+	default:
+	}
+}
+
+// pin keeps chunks from being removed until unpin.
+func (c *chunks) pin(ids []record.ID) { c.count(ids, c.pins, 1) }
+
+func (c *chunks) unpin(ids []record.ID) { c.count(ids, c.pins, -1) }
+
+// use and unuse take over what a commit changed.
+func (c *chunks) use(ids []record.ID) { c.count(ids, c.used, 1) }
+
+func (c *chunks) unuse(ids []record.ID) { c.count(ids, c.used, -1) }
+
+func (c *chunks) count(ids []record.ID, in map[record.ID]int, n int) {
+	if len(ids) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		if in[id] += n; in[id] == 0 {
+			delete(in, id)
+		}
+		if c.used[id]+c.pins[id] == 0 {
+			c.idle[id] = struct{}{}
+		}
+	}
+	if len(c.idle) > 0 {
+		c.ring()
+	}
+}
+
+// forget makes the counts those of an empty store.
+func (c *chunks) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.used)
+	clear(c.idle)
+}
+
+// list gives all chunks that are stored.
+func (c *chunks) list() (map[record.ID]bool, error) {
+	here := make(map[record.ID]bool)
+	err := c.files.Each(func(id record.ID) error { here[id] = true; return nil })
+	return here, err
+}
+
+func (c *chunks) isUsed(id record.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.used[id] > 0
+}
+
+// has tells whether a chunk is stored. For one that is neither used nor pinned the answer may be out of date at once.
+func (c *chunks) has(id record.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ok, err := c.files.Has(id)
+	return err == nil && ok
+}
+
+// errChunk says that a chunk is not here, or not what it was.
+var errChunk = errors.New("chunk is missing or damaged")
+
+// get reads a chunk and checks it. A damaged file is removed, so that the chunk is fetched again.
+func (c *chunks) get(id record.ID) ([]byte, error) {
+	data, err := c.files.Get(id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: %s", errChunk, id)
+	case errors.Is(err, syscall.EIO): // the disk lost it
+	case err != nil:
+		return nil, fmt.Errorf("read chunk: %w", err)
+	case record.ChunkID(data) == id:
+		return data, nil
+	}
+	return nil, errors.Join(fmt.Errorf("%w: %s", errChunk, id), err, c.files.Remove(id))
+}
+
+// put stores a pinned chunk unless it is here, and whole, already.
+func (c *chunks) put(id record.ID, data []byte) error {
+	if c.has(id) {
+		if _, err := c.get(id); err == nil {
+			return nil
+		}
+	}
+	return c.files.Put(id, data)
+}
+
+// sweep removes what nobody needs of the chunks that were idle. Durable must make the commits so far durable: a power
+// cut must not bring back a slot whose files are gone.
+func (c *chunks) sweep(durable func() error) error {
+	c.mu.Lock()
+	idle := c.idle
+	c.idle = make(map[record.ID]struct{})
+	c.mu.Unlock()
+	if len(idle) == 0 {
+		return nil
+	}
+	if err := durable(); err != nil {
+		return err
+	}
+	var err error
+	for id := range idle {
+		err = errors.Join(err, c.removeIdle(id))
+	}
+	return err
+}
+
+// removeIdle removes a chunk unless somebody needs it by now: whoever does has said so under the same lock.
+func (c *chunks) removeIdle(id record.ID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used[id]+c.pins[id] > 0 {
+		return nil
+	}
+	return c.files.Remove(id)
+}

@@ -1,0 +1,103 @@
+package crdtstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"syncagent/crdtstore/record"
+)
+
+// Content reads the value of an item that was got with its value, a large one chunk by chunk: at no time is more than
+// one in memory, and every chunk is checked before a byte of it is given. The caller has to close it. It fails with
+// ErrNotFound if the version was dropped meanwhile, with ErrCorrupt if a chunk was lost: it is then fetched again.
+func (s *Store) Content(i *Item) io.ReadCloser {
+	if i.Chunks == nil {
+		return io.NopCloser(bytes.NewReader(i.Value))
+	}
+	s.chunks.pin(i.Chunks)
+	return &content{s: s, slot: slot{version: i.Version, path: i.Path}, left: i.Chunks, pins: i.Chunks}
+}
+
+// content reads chunks in order.
+type content struct {
+	s    *Store
+	slot slot // whose value it is
+	left []record.ID
+	pins []record.ID
+	buf  []byte
+}
+
+func (c *content) Read(p []byte) (int, error) {
+	for len(c.buf) == 0 {
+		if len(c.left) == 0 {
+			return 0, io.EOF
+		}
+		data, err := c.s.chunks.get(c.left[0])
+		if err != nil {
+			return 0, c.s.lost(&c.slot, c.s.network.PathKey(c.slot.path), c.left[0], err)
+		}
+		c.buf, c.left = data, c.left[1:]
+	}
+	n := copy(p, c.buf)
+	c.buf = c.buf[n:]
+	return n, nil
+}
+
+// WriteTo spares io.Copy a buffer.
+func (c *content) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		n, err := w.Write(c.buf)
+		total += int64(n)
+		if c.buf = c.buf[n:]; err != nil {
+			return total, err
+		}
+		if _, err = c.Read(nil); errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+func (c *content) Close() error {
+	c.s.chunks.unpin(c.pins)
+	c.pins = nil
+	return nil
+}
+
+// lost tells of a chunk that a slot needs and that cannot be read, and has it fetched again.
+func (s *Store) lost(sl *slot, key record.Tag, chunk record.ID, cause error) error {
+	if !errors.Is(cause, errChunk) {
+		return fmt.Errorf("read %s: %w", sl.path, cause)
+	}
+	if !s.chunks.isUsed(chunk) {
+		return fmt.Errorf("%s: version %s is gone: %w", sl.path, sl.version, ErrNotFound)
+	}
+	s.alarm("corrupt", "a part of the value of "+sl.path+" is damaged or missing in data_dir/chunks; it is fetched again from the other agents")
+	select {
+	case s.inbox <- &chunkNews{key, sl.version, true}:
+	case <-s.stopped:
+	}
+	return fmt.Errorf("read %s: %w: %w", sl.path, ErrCorrupt, cause)
+}
+
+// Reuse makes the large value of an item ready for another write, without reading it. It fails with ErrNotFound if the
+// version was dropped meanwhile, with ErrCorrupt if a chunk is lost.
+func (s *Store) Reuse(i *Item) (*Upload, error) {
+	u := &Upload{s: s, value: i.Value}
+	if i.Chunks == nil {
+		return u, nil
+	}
+	u.list, u.pins = record.ChunkList{Size: uint64(i.Size), Chunks: i.Chunks}, i.Chunks
+	s.chunks.pin(u.pins)
+	for _, id := range u.pins {
+		if !s.chunks.has(id) {
+			u.Close()
+			return nil, s.lost(&slot{version: i.Version, path: i.Path}, s.network.PathKey(i.Path), id, errChunk)
+		}
+	}
+	return u, nil
+}

@@ -1,0 +1,453 @@
+package crdtstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"syncagent/crdtstore/record"
+)
+
+// largeValue makes n bytes that a seed determines.
+func largeValue(seed uint64, n int) string {
+	b := make([]byte, n)
+	for r, i := rand.New(rand.NewPCG(seed, 3)), 0; i < n; i++ {
+		b[i] = byte('a' + r.IntN(26))
+	}
+	return string(b)
+}
+
+func (nd *node) upload(value string) *Upload {
+	nd.t.Helper()
+	u, err := nd.Upload(context.Background(), strings.NewReader(value), 64<<20)
+	if err != nil {
+		nd.t.Fatalf("%s: upload: %v", nd.name, err)
+	}
+	nd.t.Cleanup(u.Close)
+	return u
+}
+
+// putLarge writes values of any size as one write.
+func (nd *node) putLarge(pathsAndValues ...string) record.Version {
+	nd.t.Helper()
+	var ops []Op
+	for i := 0; i < len(pathsAndValues); i += 2 {
+		u := nd.upload(pathsAndValues[i+1])
+		defer u.Close()
+		ops = append(ops, Op{Path: pathsAndValues[i], Upload: u})
+	}
+	v, err := nd.Write(context.Background(), ops)
+	if err != nil {
+		nd.t.Fatalf("%s: put large: %v", nd.name, err)
+	}
+	return v
+}
+
+func (nd *node) chunkCount() int { return len(nd.disk.chunks.ids()) }
+
+func TestLargeValueIsReadBack(t *testing.T) {
+	_, a, _, _ := three(t, 1)
+	for _, size := range []int{0, 1, record.ChunkSize, record.ChunkSize + 1, 3 * record.ChunkSize, 3*record.ChunkSize + 17} {
+		value := largeValue(uint64(size), size)
+		a.putLarge("/p/x", value)
+		if got := a.get("/p/x"); got != value {
+			t.Errorf("%d bytes come back as %d", size, len(got))
+		}
+		n, err := a.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		item, err := n.Get("/p/x", true)
+		n.Close()
+		if err != nil || item.Size != int64(size) || (item.Chunks != nil) != (size > record.MaxInlineValue) {
+			t.Errorf("%d bytes: %+v, %v", size, item, err)
+		}
+	}
+}
+
+// TestUploadOverTheLimitLeavesNothing holds that what is too large, or breaks off, is refused and its chunks go.
+func TestUploadOverTheLimitLeavesNothing(t *testing.T) {
+	_, a, _, _ := three(t, 1)
+	_, err := a.Upload(context.Background(), strings.NewReader(largeValue(1, 1<<20+1)), 1<<20)
+	if !errors.Is(err, ErrTooLarge) {
+		t.Errorf("over the limit: %v", err)
+	}
+	broken := errors.New("broken off")
+	_, err = a.Upload(context.Background(), &failingReader{strings.NewReader(largeValue(1, 1<<20)), broken}, 2<<20)
+	if !errors.Is(err, broken) {
+		t.Errorf("broken off: %v", err)
+	}
+	a.tended()
+	if n := a.chunkCount(); n != 0 {
+		t.Errorf("%d chunks are left", n)
+	}
+}
+
+// failingReader fails where the text ends.
+type failingReader struct {
+	*strings.Reader
+	err error
+}
+
+func (r *failingReader) Read(p []byte) (int, error) {
+	if r.Len() == 0 {
+		return 0, r.err
+	}
+	return r.Reader.Read(p)
+}
+
+// TestG5_BatchWithALargeValueIsAllOrNothing holds that a write shows nowhere before all chunks of it have come.
+func TestG5_BatchWithALargeValueIsAllOrNothing(t *testing.T) {
+	_, a, b, _ := three(t, 1)
+	a.put("/p/small", "before")
+	b.pull(a)
+	value := largeValue(1, 5*record.ChunkSize)
+	a.putLarge("/p/large", value, "/p/small", "after")
+	b.pull(a)
+	if got := b.tree(); got != "/p/small=before " {
+		t.Fatalf("without the chunks b shows %.100q", got)
+	}
+	if held, err := b.Holds(b.network.PathKey("/p/small"), mustShow(t, a, "/p/small")); held || err != nil {
+		t.Errorf("b says that it holds the write: %v", err)
+	}
+	b.tended()
+	wants := b.ChunkWants(a.self, 4)
+	for _, w := range wants {
+		if err := b.TakeChunk(context.Background(), a.self, w, a.ServeChunk(b.self, w)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.tended()
+	if got := b.get("/p/small"); got != "before" {
+		t.Fatalf("with %d chunks of 5 b shows %q", len(wants), got)
+	}
+	if n := b.fetchChunks(a); n != 1 {
+		t.Errorf("%d chunks were fetched after 4 of 5", n)
+	}
+	if b.get("/p/small") != "after" || b.get("/p/large") != value {
+		t.Errorf("with all chunks b shows %.100q", b.tree())
+	}
+}
+
+func mustShow(t *testing.T, nd *node, path string) record.Version {
+	t.Helper()
+	n, err := nd.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	item, err := n.Get(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return item.Version
+}
+
+// TestFetchOfALargeValueResumes holds that chunks which came before a crash are not fetched again.
+func TestFetchOfALargeValueResumes(t *testing.T) {
+	n, a, b, _ := three(t, 1)
+	value := largeValue(2, 8*record.ChunkSize)
+	a.putLarge("/p/large", value)
+	b.pull(a)
+	b.tended()
+	for _, w := range b.ChunkWants(a.self, 5) {
+		if err := b.TakeChunk(context.Background(), a.self, w, a.ServeChunk(b.self, w)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.stop()
+	b = n.start("b", b.disk.powerCut(1<<30))
+	if got := b.fetchChunks(a); got != 3 {
+		t.Errorf("%d chunks were fetched after the restart, 3 lacked", got)
+	}
+	if b.get("/p/large") != value {
+		t.Error("the value is not what it was")
+	}
+}
+
+// TestChunksAreShared holds that a chunk is stored once, stays while a version that is kept needs it, and goes with the
+// last one.
+func TestChunksAreShared(t *testing.T) {
+	n, a, b, _ := three(t, 1)
+	common := largeValue(3, 4*record.ChunkSize)
+	a.putLarge("/p/one", common+"1")
+	a.putLarge("/p/two", common+"2")
+	if got := a.chunkCount(); got != 6 {
+		t.Errorf("%d chunks for 4 shared ones and 2 ends", got)
+	}
+	meet(a, b)
+	if got := b.fetchChunks(a); got != 6 {
+		t.Errorf("%d chunks were fetched, 6 would do", got)
+	}
+	b.fetchChunks(a)
+	if b.get("/p/one") != common+"1" || b.get("/p/two") != common+"2" {
+		t.Error("b does not show both")
+	}
+	a.put("/p/one", "small now")
+	meet(a, b)
+	n.clock.advance(8 * 24 * time.Hour)
+	a.put("/p/tick", "x")
+	a.put("/p/one", "and again")
+	for range 3 {
+		a.tended()
+	}
+	if got := a.chunkCount(); got != 5 || a.get("/p/two") != common+"2" {
+		t.Errorf("%d chunks when only one of two paths needs them, 5 are right", got)
+	}
+	if _, err := a.Write(context.Background(), []Op{{Path: "/p/two", Delete: true}}); err != nil {
+		t.Fatal(err)
+	}
+	n.clock.advance(8 * 24 * time.Hour)
+	a.put("/p/two", "gone")
+	for range 3 {
+		a.tended()
+	}
+	if got := a.chunkCount(); got != 0 {
+		t.Errorf("%d chunks are left that nobody needs", got)
+	}
+}
+
+// TestUploadOfAChunkThatIsJustDropped holds that an upload keeps what it found here.
+func TestUploadOfAChunkThatIsJustDropped(t *testing.T) {
+	n, a, _, _ := three(t, 1)
+	value := largeValue(4, 2*record.ChunkSize)
+	a.putLarge("/p/x", value)
+	u := a.upload(value)
+	if _, err := a.Write(context.Background(), []Op{{Path: "/p/x", Delete: true}}); err != nil {
+		t.Fatal(err)
+	}
+	n.clock.advance(8 * 24 * time.Hour)
+	a.put("/p/x", "something")
+	a.tended()
+	a.tended()
+	if _, err := a.Write(context.Background(), []Op{{Path: "/p/y", Upload: u}}); err != nil {
+		t.Fatal(err)
+	}
+	u.Close()
+	a.tended()
+	if a.get("/p/y") != value {
+		t.Error("the value is not what it was")
+	}
+	a.stop()
+	a = n.start("a", a.disk.powerCut(1<<30))
+	if a.get("/p/y") != value {
+		t.Error("the value is not what it was after a restart")
+	}
+}
+
+// TestG7_LargeValueStaysWhereItMayBeRead holds that no chunk goes to, or stays with, who may not read it.
+func TestG7_LargeValueStaysWhereItMayBeRead(t *testing.T) {
+	n := newTestNet(t, 1)
+	names := []string{"a", "b", "c"}
+	policy := n.policy(names, "a / rw", "b / read", "c /open rw", "* peer")
+	a, b, c := n.start("a", nil), n.start("b", nil), n.start("c", nil)
+	for _, x := range []*node{a, b, c} {
+		x.apply(policy)
+	}
+	secret := largeValue(5, 3*record.ChunkSize)
+	a.putLarge("/secret/x", secret)
+	needle := []byte(secret[record.ChunkSize+10 : record.ChunkSize+40])
+	meet(a, b, c)
+	b.fetchChunks(a)
+	c.fetchChunks(a)
+	if !b.disk.has(needle) || c.disk.has(needle) {
+		t.Fatalf("on disk: b %v, c %v", b.disk.has(needle), c.disk.has(needle))
+	}
+	var wants []record.ChunkWant
+	for _, id := range b.disk.chunks.ids() {
+		wants = append(wants, record.ChunkWant{PathKey: n.id.PathKey("/secret/x"), Version: mustShow(t, a, "/secret/x"), Chunk: id})
+	}
+	c.putLarge("/open/y", largeValue(6, 2*record.ChunkSize))
+	a.pull(c)
+	for _, w := range wants {
+		if got := a.ServeChunk(c.self, w); got.Status != record.Denied {
+			t.Errorf("c got status %d for a chunk of what it may not read", got.Status)
+		}
+		w.PathKey, w.Version = n.id.PathKey("/open/y"), mustShow(t, c, "/open/y")
+		if got := a.ServeChunk(c.self, w); got.Status != record.NotHere {
+			t.Errorf("c got status %d for a chunk under a path of its own that does not have it", got.Status)
+		}
+	}
+	b.apply(n.policy(names, "a / rw", "b /open read", "c /open rw", "* peer"))
+	b.tended()
+	if b.disk.has(needle) || b.get("/secret/x") != "-" {
+		t.Error("b still has what it may no longer read")
+	}
+	if a.get("/secret/x") != secret {
+		t.Error("a lost its own")
+	}
+}
+
+// TestLostChunkIsFetchedAgain holds that a damaged chunk gives an error and an alarm, never wrong bytes nor an older
+// version, and that it comes back from a peer.
+func TestLostChunkIsFetchedAgain(t *testing.T) {
+	for _, harm := range []string{"flip", "remove", "remove before a start"} {
+		n, a, b, _ := three(t, 1)
+		a.put("/p/x", "older")
+		value := largeValue(7, 3*record.ChunkSize)
+		a.putLarge("/p/x", value)
+		meet(a, b)
+		b.fetchChunks(a)
+		id := b.disk.chunks.ids()[1]
+		if harm == "flip" {
+			b.disk.chunks.files[id][7] ^= 1
+		} else {
+			delete(b.disk.chunks.files, id)
+		}
+		if harm == "remove before a start" {
+			b.stop()
+			b = n.start("b", b.disk.powerCut(1<<30))
+		}
+		s, err := b.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		item, err := s.Get("/p/x", true)
+		s.Close()
+		if err != nil || item.Size != int64(len(value)) {
+			t.Fatalf("%s: %+v, %v", harm, item, err)
+		}
+		if got, err := b.content(&item); !errors.Is(err, ErrCorrupt) || !strings.HasPrefix(value, got) {
+			t.Errorf("%s: read gives %d bytes and %v", harm, len(got), err)
+		}
+		if !b.alarmed("corrupt") {
+			t.Errorf("%s: no alarm", harm)
+		}
+		b.tended()
+		if got := b.fetchChunks(a); got != 1 || b.get("/p/x") != value {
+			t.Errorf("%s: %d chunks were fetched again", harm, got)
+		}
+		if b.Stats().Missing != 0 {
+			t.Errorf("%s: %d entries are still wanted", harm, b.Stats().Missing)
+		}
+		a.stop()
+		b.stop()
+	}
+}
+
+// TestLargeValueExpires holds that of an expired value a stub is left, here and where its chunks never came.
+func TestLargeValueExpires(t *testing.T) {
+	n, a, b, _ := three(t, 1)
+	a.put("/p/x", "older")
+	meet(a, b)
+	u := a.upload(largeValue(8, 3*record.ChunkSize))
+	ops := []Op{{Path: "/p/x", Upload: u, Expires: time.UnixMilli(n.clock.wall).Add(time.Minute)}}
+	if _, err := a.Write(context.Background(), ops); err != nil {
+		t.Fatal(err)
+	}
+	u.Close()
+	b.pull(a)
+	b.tended()
+	if b.get("/p/x") != "older" {
+		t.Errorf("b shows %q", b.get("/p/x"))
+	}
+	n.clock.advance(2 * time.Minute)
+	for _, x := range []*node{a, b} {
+		x.put("/p/tick", "x")
+		x.tended()
+		if x.get("/p/x") != "-" || x.chunkCount() != 0 || x.Stats().Missing != 0 {
+			t.Errorf("%s shows %.20q, has %d chunks, wants %d", x.name, x.get("/p/x"), x.chunkCount(), x.Stats().Missing)
+		}
+	}
+	meet(a, b)
+	if a.tree() != b.tree() || a.Stats().ViewDigest != b.Stats().ViewDigest {
+		t.Error("a and b differ")
+	}
+}
+
+// TestLargeValueOnDisk holds that chunks lie in files, that a rebuild of a damaged store carries them over, and that a
+// start removes what nobody needs.
+func TestLargeValueOnDisk(t *testing.T) {
+	n := newTestNet(t, 1)
+	dir := t.TempDir()
+	a := n.startOn("a", nil, dir)
+	a.apply(n.openPolicy())
+	old, value := largeValue(9, 2*record.ChunkSize), largeValue(10, 3*record.ChunkSize)
+	first := a.putLarge("/p/x", old)
+	a.putLarge("/p/x", value)
+	a.stop()
+	orphan, half := strings.Repeat("ab", 32), filepath.Join(dir, "chunks", "ab", newChunk+"123")
+	if err := os.MkdirAll(filepath.Dir(half), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{filepath.Join(dir, "chunks", "ab", orphan), half} {
+		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "store", rebuildMark), []byte("for a test"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a = n.startOn("a", nil, dir)
+	if a.get("/p/x") != value {
+		t.Error("the value is not what it was")
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "chunks", "*", "*"))
+	if err != nil || len(files) != 5 {
+		t.Errorf("%d files of 5 chunks, %v", len(files), err)
+	}
+	for _, f := range files {
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", f, info, err)
+		}
+	}
+	s, err := a.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	items, err := s.History("/p/x", true)
+	if err != nil || len(items) != 2 || items[1].Version.Write != first.Write {
+		t.Fatalf("history %+v, %v", items, err)
+	}
+	u, err := a.Reuse(&items[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	if _, err := a.Write(context.Background(), []Op{{Path: "/p/x", Upload: u}}); err != nil {
+		t.Fatal(err)
+	}
+	if a.get("/p/x") != old {
+		t.Error("the restored value is not what it was")
+	}
+}
+
+// TestRelayOfALargeValueNeedsItsChunks holds that a client's write is taken only with all chunks of its values.
+func TestRelayOfALargeValueNeedsItsChunks(t *testing.T) {
+	_, a, _, _ := three(t, 1)
+	u := a.upload(largeValue(11, 2*record.ChunkSize))
+	e := &record.Entry{Kind: record.KindChunked, Path: "/p/x", Value: u.list.Encode()}
+	e.Salt[0] = 1
+	hlc, err := a.HLCFor([]string{e.Path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &record.Write{Author: record.KeyOf(testKey("b")), HLC: hlc, Slots: []record.Slot{{Entry: e.ID(), Tags: a.network.Tags(e.Path)}}}
+	w.Sign(testKey("b"), a.network)
+	id := u.list.Chunks[1]
+	data, _ := a.disk.chunks.Get(id)
+	if err := a.disk.chunks.Remove(id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Relay(context.Background(), w, [][]byte{e.Encode()}); !errors.Is(err, record.ErrFormat) {
+		t.Errorf("without a chunk: %v", err)
+	}
+	if err := a.disk.chunks.Put(id, data); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Relay(context.Background(), w, [][]byte{e.Encode()}); err != nil {
+		t.Fatal(err)
+	}
+	u.Close()
+	a.tended()
+	if got := a.get("/p/x"); !bytes.Equal([]byte(got), []byte(largeValue(11, 2*record.ChunkSize))) {
+		t.Errorf("it shows %d bytes", len(got))
+	}
+}

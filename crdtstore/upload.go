@@ -1,0 +1,103 @@
+package crdtstore
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+
+	"syncagent/crdtstore/record"
+)
+
+const (
+	uploadsAtOnce = 16 // others wait; each holds up to chunkWriters chunks in memory
+	chunkWriters  = 4  // of one upload
+)
+
+// Upload is a value that is ready for a write. The chunks of a large one are durable, and stay until Close.
+type Upload struct {
+	s     *Store
+	value []byte           // of a small one
+	list  record.ChunkList // of a large one
+	pins  []record.ID
+}
+
+// Size is the length of the value in bytes.
+func (u *Upload) Size() int64 { return max(int64(u.list.Size), int64(len(u.value))) }
+
+// Close lets the chunks go, but those that a write took.
+func (u *Upload) Close() {
+	u.s.chunks.unpin(u.pins)
+	u.pins = nil
+}
+
+// Upload reads a value of at most limit bytes to its end and stores its chunks. The caller has to close what it gets.
+// Errors: ErrTooLarge, ErrDiskFull, and what r fails with.
+func (s *Store) Upload(ctx context.Context, r io.Reader, limit int64) (*Upload, error) {
+	select {
+	case s.uploads <- struct{}{}:
+		defer func() { <-s.uploads }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	u := &Upload{s: s}
+	in := bufio.NewReaderSize(io.LimitReader(r, limit+1), 4096)
+	chunk, err := readChunk(in)
+	if err == nil {
+		if _, last := in.Peek(1); errors.Is(last, io.EOF) {
+			u.value = chunk
+		} else {
+			err = u.store(ctx, chunk, in)
+		}
+	}
+	if err == nil && u.Size() > limit {
+		err = fmt.Errorf("%w: it has more than %d bytes", ErrTooLarge, limit)
+	}
+	if err != nil {
+		u.Close()
+		return nil, err
+	}
+	return u, nil
+}
+
+// store writes the first chunk and all that follow. Several are written at the same time, as each waits for the disk.
+func (u *Upload) store(ctx context.Context, chunk []byte, in io.Reader) error {
+	writers, failing := errgroup.WithContext(ctx)
+	writers.SetLimit(chunkWriters)
+	var err error
+	for err == nil && len(chunk) > 0 && failing.Err() == nil {
+		if err = u.s.checkRoom(); err != nil {
+			break
+		}
+		id, data := record.ChunkID(chunk), chunk
+		u.s.chunks.pin([]record.ID{id})
+		u.pins = append(u.pins, id)
+		u.list.Chunks, u.list.Size = append(u.list.Chunks, id), u.list.Size+uint64(len(chunk))
+		writers.Go(func() error { return u.s.chunks.put(id, data) })
+		chunk, err = readChunk(in)
+	}
+	if failed := writers.Wait(); failed != nil {
+		return failed
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+// readChunk reads the next chunk, shorter only at the end.
+func readChunk(r io.Reader) ([]byte, error) {
+	chunk := make([]byte, record.ChunkSize)
+	n := 0
+	for n < len(chunk) {
+		k, err := r.Read(chunk[n:])
+		n += k
+		if err == io.EOF { //nolint:errorlint // no other: a body that broke off ends with one that io.ReadFull would hide
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return chunk[:n], nil
+}
