@@ -155,6 +155,10 @@ func (r *running) open() error {
 		Key: a.key, Network: a.network, Name: c.AgentName(), Version: a.options.Version,
 		Listen: c.Listen, Announce: c.Announce, Bootstrap: c.Bootstrap, PeersFile: filepath.Join(c.DataDir, "peers"),
 		Log: a.log.With("part", "network"), Registerer: r.metrics.registry, Libp2pMetrics: c.Metrics.Libp2p, Alarm: a.alarms.Set,
+		Progress: func(asker record.PublicKey, of []p2p.Placed, want p2p.Stage) p2p.Progress { // asked while Run serves
+			p := r.progress()
+			return p.of(asker, of, want)
+		},
 	})
 	if err != nil {
 		return openError(err, c)
@@ -281,7 +285,7 @@ func (r *running) newServer(ctx context.Context) *server {
 	s := &server{
 		log: a.log.With("part", "api"), metrics: r.metrics, timeout: requestTimeout,
 		kv: &kv{self: self, network: a.network, store: own, stop: ctx, now: r.store.AgentTime,
-			name: c.AgentName(), peers: ownNetwork{r.node}},
+			name: c.AgentName(), peers: ownNetwork{r.node}, progress: r.progress()},
 		service: &service{
 			self: self, name: c.AgentName(), network: a.network, version: a.options.Version, started: time.Now(),
 			ready: a.ready.Load, store: own, peers: ownNetwork{r.node}, mirrors: r.mirrors, alarms: a.alarms, parsePolicy: parsePolicy,
@@ -295,6 +299,11 @@ func (r *running) newServer(ctx context.Context) *server {
 	s.page = newStatusPage(ctx, s.service, c.API.Socket)
 	r.metrics.registry.MustRegister(collector{s.service})
 	return s
+}
+
+// progress is what peers and waiters ask how far this agent is.
+func (r *running) progress() progress {
+	return progress{self: record.KeyOf(r.agent.key), network: r.agent.network, store: ownStore{r.store}, mirrors: r.mirrors}
 }
 
 // warnings lets only warnings and errors through: libraries talk a lot.

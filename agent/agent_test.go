@@ -381,7 +381,7 @@ func TestAgentReloadsMirrorsAndLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := t.TempDir()
-	mirrorTo := func(names ...string) (list []MirrorConfig) {
+	mirrorsTo := func(names ...string) (list []MirrorConfig) {
 		for _, name := range names {
 			m := defaultMirror()
 			m.Name, m.Prefix, m.Dir = name, "/p", filepath.Join(base, name)
@@ -401,18 +401,18 @@ func TestAgentReloadsMirrorsAndLimits(t *testing.T) {
 			t.Fatalf("%v %v %v", applied, waiting, err)
 		}
 	}
-	c.Mirrors = mirrorTo("first")
+	c.Mirrors = mirrorsTo("first")
 	reload("mirrors")
 	if err := a.put("/p/1", "x"); err != nil {
 		t.Fatal(err)
 	}
 	waitUntil(t, "a mirror that came by a reload works", has("first", "1"))
-	c.Mirrors = mirrorTo("second", "third")
+	c.Mirrors = mirrorsTo("second", "third")
 	reload("mirrors")
 	waitUntil(t, "both mirrors work", func() bool { return has("second", "1")() && has("third", "1")() })
 
 	bad := c
-	bad.Mirrors = mirrorTo("second", "second/below")
+	bad.Mirrors = mirrorsTo("second", "second/below")
 	if _, _, err := a.agent.Reload(bad); err == nil {
 		t.Error("mirrors in each other are taken")
 	}

@@ -22,6 +22,7 @@ import (
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore"
 	"syncagent/crdtstore/record"
+	"syncagent/p2p"
 )
 
 // fakeStore is a map with a log of events.
@@ -291,7 +292,16 @@ func (s *fakeSnapshot) Written(author record.PublicKey, since record.HLC, fn fun
 	return nil
 }
 
-func (f *fakeStore) Holds(record.Tag, record.Version) (bool, error) { return true, nil }
+func (*fakeSnapshot) Holds(record.Tag, record.Version) (bool, error) { return true, nil }
+
+func (s *fakeSnapshot) Shown(path string) (v record.Version, visible bool, err error) {
+	for _, e := range s.events {
+		if e.Item.Path == path {
+			v, visible = e.Item.Version, e.Type == crdtstore.EventPut
+		}
+	}
+	return v, visible, nil
+}
 
 func (f *fakeStore) Stats() crdtstore.Stats {
 	f.mu.Lock()
@@ -308,8 +318,9 @@ func (n *fakeNetwork) set(paused bool) { n.mu.Lock(); n.paused = paused; n.mu.Un
 func (n *fakeNetwork) Pause()          { n.set(true) }
 func (n *fakeNetwork) Resume()         { n.set(false) }
 func (n *fakeNetwork) Paused() bool    { n.mu.Lock(); defer n.mu.Unlock(); return n.paused }
-func (*fakeNetwork) Stored(ctx context.Context, _ []record.PublicKey, _ record.Tag, _ record.Version, _ func(record.PublicKey)) {
+func (*fakeNetwork) Follow(ctx context.Context, _ record.PublicKey, _ []p2p.Placed, _ p2p.Stage) (p2p.Progress, error) {
 	<-ctx.Done()
+	return p2p.Progress{}, errors.New("not connected")
 }
 func (*fakeNetwork) Addrs() []string { return []string{"/ip4/127.0.0.1/tcp/1"} }
 func (*fakeNetwork) Peers() []*apiv1.Peer {
@@ -321,6 +332,9 @@ type noMirrors struct{}
 
 func (noMirrors) Status() ([]*apiv1.Mirror, []*apiv1.Trigger) { return nil, nil }
 func (noMirrors) Confirm(string) (int, error)                 { return 0, nil }
+func (noMirrors) Progress(p2p.Placed, record.Version, bool) mirrorProgress {
+	return mirrorProgress{}
+}
 
 // testServer is a server with fakes behind it, on a real socket.
 type testServer struct {
@@ -340,7 +354,7 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &server{
 		log: quiet(), metrics: newMetrics("test"), timeout: requestTimeout,
-		kv: &kv{self: fake.self, store: fake, stop: ctx, now: time.Now, name: "test", peers: &fakeNetwork{}},
+		kv: &kv{self: fake.self, store: fake, stop: ctx, now: time.Now, name: "test", peers: &fakeNetwork{}, progress: progress{self: fake.self, store: fake, mirrors: noMirrors{}}},
 		service: &service{
 			self: fake.self, name: "test", version: "test", started: time.Now(), ready: func() bool { return ctx.Err() == nil },
 			store: fake, peers: &fakeNetwork{}, mirrors: noMirrors{}, alarms: NewAlarms(quiet()), parsePolicy: fakeParsePolicy,

@@ -28,6 +28,8 @@ type kv struct {
 	now     func() time.Time
 	name    string
 	peers   network
+
+	progress progress
 }
 
 func (k *kv) Put(ctx context.Context, r *connect.Request[apiv1.PutRequest]) (*connect.Response[apiv1.WriteResponse], error) {

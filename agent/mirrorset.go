@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
+	"syncagent/p2p"
 )
 
 // mirrorSet keeps the mirrors of the configuration in force: a reload replaces them.
@@ -101,6 +103,11 @@ func (s *mirrorSet) advance() {
 
 // Status implements mirrorState.
 func (s *mirrorSet) Status() ([]*apiv1.Mirror, []*apiv1.Trigger) { return s.current().Status() }
+
+// Progress implements mirrorState.
+func (s *mirrorSet) Progress(placed p2p.Placed, shown record.Version, visible bool) mirrorProgress {
+	return s.current().Progress(placed, shown, visible)
+}
 
 // Confirm implements mirrorState.
 func (s *mirrorSet) Confirm(name string) (int, error) { return s.current().Confirm(name) }

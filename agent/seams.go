@@ -7,6 +7,7 @@ import (
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore"
 	"syncagent/crdtstore/record"
+	"syncagent/p2p"
 )
 
 // store is what the API needs of crdtstore.Store. All methods are safe for concurrent use.
@@ -28,8 +29,6 @@ type store interface {
 	PolicyText() []byte
 	// Policies are the signed texts that are kept, the one in force first.
 	Policies() [][]byte
-	// Holds tells whether the write of a version is here and ready; the tag is the path key of its slot.
-	Holds(k record.Tag, v record.Version) (bool, error)
 	Stats() crdtstore.Stats
 }
 
@@ -47,6 +46,10 @@ type snapshot interface {
 	Count(prefix string) (int64, error)
 	// History gives the known versions of a path, newest first. Size is -1 where the content is no longer held.
 	History(path string, values bool) ([]crdtstore.Item, error)
+	// Holds tells whether the write of a version is here and ready; the tag is the path key of its slot.
+	Holds(k record.Tag, v record.Version) (bool, error)
+	// Shown gives the version that decides what a path shows, zero if there is none; not visible: it is that of a delete.
+	Shown(path string) (v record.Version, visible bool, err error)
 	// Preview tells what another policy would change, Written what one key wrote.
 	Preview(next *acl.Policy, fn func(crdtstore.PathChange) error) error
 	Written(author record.PublicKey, since record.HLC, fn func(item crdtstore.Item, shown bool) error) error
@@ -71,8 +74,8 @@ type network interface {
 	Resume()
 	Paused() bool
 	Addrs() []string
-	// Stored asks peers for a write until all have it or ctx ends, and calls report for each that does.
-	Stored(ctx context.Context, peers []record.PublicKey, k record.Tag, v record.Version, report func(record.PublicKey))
+	// Follow asks a peer how far it is until all is at the stage, something holds it up, or ctx ends.
+	Follow(ctx context.Context, peer record.PublicKey, of []p2p.Placed, want p2p.Stage) (p2p.Progress, error)
 }
 
 // mirrorState tells about the mirrors of the configuration.
@@ -80,4 +83,6 @@ type mirrorState interface {
 	Status() ([]*apiv1.Mirror, []*apiv1.Trigger)
 	// Confirm agrees to the removals that a mirror holds and gives their number.
 	Confirm(name string) (removals int, err error)
+	// Progress tells how far they are with a path that shows a version, which is a delete's if it is not visible.
+	Progress(placed p2p.Placed, shown record.Version, visible bool) mirrorProgress
 }

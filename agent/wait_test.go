@@ -43,7 +43,7 @@ func TestWait(t *testing.T) {
 		t.Errorf("this agent alone: %v, %v", got, err)
 	}
 	got, err := wait(&apiv1.WaitRequest{Path: "/p", Version: version, Timeout: durationpb.New(50 * time.Millisecond)})
-	if err != nil || got.GetDone() || strings.Join(got.GetLacking(), " ") != "web2 db1 db2" {
+	if err != nil || got.GetDone() || strings.Join(got.GetLacking(), " ") != "db1 db2 web2" {
 		t.Errorf("all: %v, %v", got, err)
 	}
 }

@@ -18,7 +18,12 @@ func TestHolds(t *testing.T) {
 	want := func(n *node, path string, index uint16, want bool) {
 		t.Helper()
 		v.Index = index
-		if got, err := n.Holds(n.network.PathKey(path), v); got != want || err != nil {
+		snap, err := n.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer snap.Close()
+		if got, err := snap.Holds(n.network.PathKey(path), v); got != want || err != nil {
 			t.Errorf("%s at %d: %v, %v", path, index, got, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/maphash"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -111,7 +112,15 @@ func (n *Node) wanted(d *dialer) []candidate {
 	}
 	n.mu.Lock()
 	targets := slices.Clone(n.targets)
+	needed := slices.Collect(maps.Keys(n.needed))
 	n.mu.Unlock()
+	rights := n.replica.Rights()
+	members := d.pick(rights.Members(), n.self)
+	for _, k := range needed {
+		if rights.Member(k) && !slices.Contains(members, k) {
+			members = append(members, k)
+		}
+	}
 	var out []candidate
 	for _, t := range targets {
 		id := t.id
@@ -122,7 +131,7 @@ func (n *Node) wanted(d *dialer) []candidate {
 			out = append(out, candidate{target: t, addrs: []ma.Multiaddr{t.addr}})
 		}
 	}
-	for _, k := range d.pick(n.replica.Rights().Members(), n.self) {
+	for _, k := range members {
 		id := k.PeerID()
 		r, ok := n.book.get(id)
 		if !ok || len(r.addrs) == 0 || n.host.Network().Connectedness(id) == network.Connected {

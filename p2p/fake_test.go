@@ -424,11 +424,6 @@ func (r *fakeReplica) Rights() Rights {
 	return r.policy
 }
 
-// Holds knows a version by the number of blocks that its clock names.
-func (r *fakeReplica) Holds(_ record.Tag, v record.Version) (bool, error) {
-	return r.blockCount() >= int(v.HLC), nil
-}
-
 func (r *fakeReplica) AgentTime() time.Time { return time.Now() }
 func (r *fakeReplica) Incarnation() uint64  { return 1 }
 

@@ -34,7 +34,8 @@ const (
 	frameHeads   byte = 23
 	frameParcels byte = 24
 	frameDone    byte = 25
-	frameStored  byte = 26
+	// 26 asked whether a write is stored, before there was a release.
+	frameProgress byte = 27
 
 	frameWants   byte = 30 // entry streams
 	frameAnswers byte = 31

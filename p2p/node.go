@@ -50,6 +50,9 @@ type Options struct {
 	Libp2pMetrics bool                  // also those of libp2p, some 400 series
 	// Alarm is told of what an operator has to look at; nil ignores it. It must not block.
 	Alarm func(code, message string)
+	// Progress tells a member how far this agent is with versions of paths, at least as far as want, and nothing of what
+	// the member may not read; nil: no question is answered. It is asked often and must not wait.
+	Progress func(asker record.PublicKey, of []Placed, want Stage) Progress
 	// HostOptions go to libp2p after our own. It is a seam for tests, which put a network in memory below the host.
 	HostOptions []libp2p.Option
 }
@@ -85,7 +88,8 @@ type Node struct {
 	mu       sync.Mutex
 	targets  []target
 	sessions map[peer.ID]*session
-	leaving  map[peer.ID]bool // told that they are no members any more
+	leaving  map[peer.ID]bool         // told that they are no members any more
+	needed   map[record.PublicKey]int // whom somebody waits for, and how many do
 	running  bool
 	closed   bool
 	handlers sync.WaitGroup // streams and sessions
@@ -100,6 +104,9 @@ func New(o Options) (*Node, error) {
 	if o.Alarm == nil {
 		o.Alarm = func(string, string) {}
 	}
+	if o.Progress == nil {
+		o.Progress = func(_ record.PublicKey, of []Placed, _ Stage) Progress { return Progress{Of: make([]Reached, len(of))} }
+	}
 	if len(o.Key) != ed25519.PrivateKeySize {
 		return nil, errors.New("identity key is missing")
 	}
@@ -113,7 +120,7 @@ func New(o Options) (*Node, error) {
 		o: o, log: o.Log, self: record.KeyOf(o.Key), genesis: record.DigestOf(record.GenesisBlock(o.Network, 0)), gate: newGater(o.Log),
 		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
 		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1),
-		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(),
+		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, needed: map[record.PublicKey]int{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(),
 	}
 	n.gate.onBan = func(p peer.ID) { go n.closePeer(p) }
 	var listenOn []ma.Multiaddr

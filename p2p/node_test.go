@@ -55,6 +55,7 @@ func start(t *testing.T, name string, r *fakeReplica, o Options) *agent {
 	if o.Log == nil {
 		o.Log = testLogger(t, name)
 	}
+	o.Progress = r.progress
 	if o.Listen == nil {
 		o.Listen = []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
 	}

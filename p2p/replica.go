@@ -31,9 +31,6 @@ type Replica interface {
 	Answered(ctx context.Context, from record.PublicKey, wants []record.Want, answers []record.Answer) error
 	// Serve answers another agent's wants. It checks the read right on the entry's own path.
 	Serve(reader record.PublicKey, wants []record.Want) []record.Answer
-	// Holds tells whether the write of a version is here with all its entries that this agent may read; the tag is the
-	// path key of the version's slot.
-	Holds(k record.Tag, v record.Version) (bool, error)
 	// Policies gives the signed policy texts to hand on, the one in force first; none if there is no policy yet.
 	Policies() [][]byte
 	// OfferPolicy takes a signed text from outside. It returns nil for one that is known already or now kept.

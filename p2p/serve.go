@@ -44,8 +44,8 @@ func (n *Node) serveSync(ctx context.Context, s *session, f *frames) error {
 		case framePull:
 			err = n.servePull(ctx, s, f, have)
 			have, vectors = nil, 0
-		case frameStored:
-			err = n.serveStored(f, payload)
+		case frameProgress:
+			err = n.serveProgress(ctx, s, f, payload)
 		case frameAsk:
 			err = n.serveAsk(ctx, s, f, payload)
 		case frameHeads:

@@ -39,7 +39,7 @@ type session struct {
 	pushes *mailbox[[]byte]  // payloads of push frames
 	inbox  *mailbox[*gossip] // from the topic
 
-	storedAsks chan struct{} // tokens
+	progressAsks chan struct{} // tokens
 
 	mu sync.Mutex
 	peerState
@@ -111,8 +111,8 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
 		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
-		storedAsks: make(chan struct{}, storedAsks),
-		pushes:     newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
+		progressAsks: make(chan struct{}, progressAsks),
+		pushes:       newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
 	s.touch()
 	n.sessions[p] = s
 	n.handlers.Add(1)

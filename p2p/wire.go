@@ -3,6 +3,8 @@ package p2p
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
+	"unicode"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -112,6 +114,17 @@ func (r *wireReader) array() (v [32]byte) {
 	return v
 }
 
+func (r *wireReader) version() (v record.Version) {
+	b := r.bytes(record.VersionSize)
+	if r.err == nil {
+		var err error
+		if v, err = record.VersionFrom(b); err != nil {
+			r.fail("version: %v", err)
+		}
+	}
+	return v
+}
+
 // uvarint reads a minimal varint of at most limit.
 func (r *wireReader) uvarint(limit int) int {
 	if r.err != nil {
@@ -188,6 +201,16 @@ func printable(s string) bool {
 		}
 	}
 	return true
+}
+
+// visible makes text of a peer fit for logs and terminals.
+func visible(b []byte) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(string(b), "?"))
 }
 
 // digestNote says what the sender has. Ask wants the receiver's own in return.
@@ -321,11 +344,10 @@ func parseWants(b []byte) ([]record.Want, error) {
 	for r := (wireReader{b: b}); len(r.b) > 0; {
 		var w record.Want
 		copy(w.PathKey[:], r.bytes(16))
-		v, err := record.VersionFrom(r.bytes(record.VersionSize))
-		if err != nil {
-			return nil, frameError("want: %v", err)
+		w.Version, w.Entry = r.version(), r.array()
+		if r.err != nil {
+			return nil, r.err
 		}
-		w.Version, w.Entry = v, r.array()
 		ws = append(ws, w)
 	}
 	return ws, nil

@@ -37,14 +37,14 @@ const (
 )
 
 func (c *cli) batchCmd() *cobra.Command {
-	var replicas string
+	var wait waitFlags
 	cmd := &cobra.Command{
 		Use:   "batch [FILE|-]",
 		Short: "Make many changes as one atomic write",
 		Long:  batchHelp,
 		Args:  args(1),
 		RunE: func(cmd *cobra.Command, words []string) error {
-			until, err := parseReplicas(replicas)
+			waiter, err := wait.parse(c)
 			if err != nil {
 				return err
 			}
@@ -56,6 +56,9 @@ func (c *cli) batchCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := waiter.check(cmd.Context(), client); err != nil {
+				return err
+			}
 			w, err := c.writeBatch(cmd.Context(), client, ops)
 			if err != nil {
 				return err
@@ -65,15 +68,11 @@ func (c *cli) batchCmd() *cobra.Command {
 			} else {
 				fmt.Fprintf(c.stdout, "%s %d paths\n", w.GetVersion(), w.GetPaths())
 			}
-			first := ops[0].GetPut().GetPath()
-			if d := ops[0].GetDelete(); d != nil {
-				first = d.GetPath()
-			}
-			return c.await(cmd.Context(), client, until, first, w.GetVersion())
+			return waiter.await(cmd.Context(), client, writeOf(w, ops))
 		},
 	}
 	c.addKeyFlag(cmd)
-	waitFlag(cmd, &replicas)
+	wait.add(cmd)
 	return cmd
 }
 

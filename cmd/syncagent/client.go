@@ -88,6 +88,8 @@ type changer struct {
 	client  *agent.Client
 	written int                        // changes sent
 	sent    func(*apiv1.WriteResponse) // called after every write; may be nil
+	keep    bool                       // note the writes, for a waiter
+	writes  []write
 
 	ops              []*apiv1.Op
 	bytes, slotBytes int
@@ -115,6 +117,9 @@ func (b *changer) flush(ctx context.Context) error {
 	w, err := b.cli.writeBatch(ctx, b.client, b.ops)
 	if err != nil {
 		return err
+	}
+	if b.keep {
+		b.writes = append(b.writes, writeOf(w, b.ops))
 	}
 	b.written += len(b.ops)
 	b.ops, b.bytes, b.slotBytes = nil, 0, 0

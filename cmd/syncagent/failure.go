@@ -34,6 +34,7 @@ type failure struct {
 	code, message string
 	hint          string
 	cause         error
+	hosts         []hostJSON // of a wait: who is how far; for programs
 }
 
 func (f *failure) Error() string { return f.message }
@@ -86,7 +87,7 @@ func classify(ctx context.Context, err error) *failure {
 		return f
 	}
 	if own, ok := errors.AsType[*failure](err); ok {
-		f.exit, f.code, f.hint = own.exit, own.code, own.hint // the message keeps what was wrapped around it
+		f.exit, f.code, f.hint, f.hosts = own.exit, own.code, own.hint, own.hosts // the message keeps what was wrapped around it
 		return f
 	}
 	if isAgent {
@@ -109,7 +110,11 @@ func (f *failure) print(w io.Writer, json bool) {
 		fmt.Fprintf(w, "hint: %s\n", strings.TrimRight(line, "\n"))
 	}
 	if json {
-		printJSON(w, map[string]any{"error": map[string]string{"code": f.code, "message": f.message, "hint": f.hint}})
+		out := map[string]any{"error": map[string]string{"code": f.code, "message": f.message, "hint": f.hint}}
+		if f.hosts != nil {
+			out["hosts"] = f.hosts
+		}
+		printJSON(w, out)
 	}
 }
 

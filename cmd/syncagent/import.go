@@ -38,6 +38,7 @@ a file that was left out or could not be read stays.`
 type importFlags struct {
 	remove, yes, dryRun, watch bool
 	format                     string
+	wait                       waitFlags
 }
 
 func (c *cli) importCmd() *cobra.Command {
@@ -63,6 +64,7 @@ func (c *cli) importCmd() *cobra.Command {
 	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on, and put and delete what changes in DIR")
 	cmd.Flags().StringVar(&f.format, "format", "", "what it is: `dir`, tar, json, consul or etcd (default: by its content)")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"dir", "tar", "json", "consul", "etcd"}, cobra.ShellCompDirectiveNoFileComp))
+	f.wait.add(cmd)
 	exclusive(cmd, "watch", "dry-run")
 	c.addKeyFlag(cmd)
 	return cmd
@@ -104,6 +106,10 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 	default:
 		return usagef("--format %q: want dir, tar, json, consul or etcd", flags.format)
 	}
+	waiter, err := flags.wait.parse(c)
+	if err != nil {
+		return err
+	}
 	root, stream, err := c.openImport(dir, format(flags.format))
 	if err != nil {
 		return err
@@ -121,7 +127,10 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 		return err
 	}
 	i := &importer{cli: c, flags: flags, have: map[string]shown{}, kept: map[string]bool{}}
-	i.batch = changer{cli: c, client: client}
+	i.batch = changer{cli: c, client: client, keep: waiter != nil}
+	if err := waiter.check(ctx, client); err != nil {
+		return err
+	}
 	if err := i.listStore(ctx, prefix); err != nil {
 		return err
 	}
@@ -140,7 +149,13 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 		err = i.batch.flush(ctx)
 	}
 	copied := err == nil
-	if err = i.finish(err); !copied || !flags.watch {
+	err = i.finish(err)
+	if copied {
+		if late := waiter.await(ctx, client, i.batch.writes...); late != nil {
+			return late
+		}
+	}
+	if !copied || !flags.watch {
 		return err
 	}
 	return c.mirror(ctx, prefix, dir, mirrorFlags{mode: string(mirror.ModePush), preserveMode: true, maxDelete: 0.5, timeout: trigger.DefaultTimeout})

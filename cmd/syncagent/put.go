@@ -24,7 +24,8 @@ keep programs of one host from overwriting each other; two hosts that write at t
 time can both succeed, and the later write wins.`
 
 func (c *cli) putCmd() *cobra.Command {
-	var mode, ttl, ifVersion, replicas string
+	var mode, ttl, ifVersion string
+	var wait waitFlags
 	var ifAbsent bool
 	cmd := &cobra.Command{
 		Use:               "put PATH VALUE|-|@FILE",
@@ -45,7 +46,7 @@ func (c *cli) putCmd() *cobra.Command {
 			if err := setTTL(r, ttl); err != nil {
 				return err
 			}
-			until, err := parseReplicas(replicas)
+			waiter, err := wait.parse(c)
 			if err != nil {
 				return err
 			}
@@ -56,12 +57,15 @@ func (c *cli) putCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := waiter.check(cmd.Context(), client); err != nil {
+				return err
+			}
 			w, err := c.putOne(cmd.Context(), client, r)
 			if err != nil {
 				return err
 			}
 			c.printWrite(w, fmt.Sprintf("%s: %d bytes", r.Path, len(r.Value)))
-			return c.await(cmd.Context(), client, until, r.Path, w.GetVersion())
+			return waiter.await(cmd.Context(), client, write{w.GetVersion(), []string{r.Path}})
 		},
 	}
 	f := cmd.Flags()
@@ -70,7 +74,7 @@ func (c *cli) putCmd() *cobra.Command {
 	f.StringVar(&ifVersion, "if-version", "", "write only if this agent shows version `V`")
 	f.BoolVar(&ifAbsent, "if-absent", false, "write only if this agent shows nothing there")
 	c.addKeyFlag(cmd)
-	waitFlag(cmd, &replicas)
+	wait.add(cmd)
 	exclusive(cmd, "if-version", "if-absent")
 	return cmd
 }

@@ -26,7 +26,8 @@ type rmFlags struct{ recursive, yes, dryRun, force bool }
 
 func (c *cli) rmCmd() *cobra.Command {
 	var f rmFlags
-	var ifVersion, replicas string
+	var ifVersion string
+	var wait waitFlags
 	cmd := &cobra.Command{
 		Use:               "rm PATH | rm -r PREFIX",
 		Short:             "Delete a path, or everything below a prefix",
@@ -34,17 +35,14 @@ func (c *cli) rmCmd() *cobra.Command {
 		Args:              args(1, "PATH"),
 		ValidArgsFunction: c.completePaths(1),
 		RunE: func(cmd *cobra.Command, words []string) error {
-			until, err := parseReplicas(replicas)
+			waiter, err := wait.parse(c)
 			if err != nil {
 				return err
 			}
-			if f.recursive && until != 0 {
-				return usagef("--wait and --recursive exclude each other")
-			}
 			if f.recursive {
-				return c.removeTree(cmd.Context(), words[0], f)
+				return c.removeTree(cmd.Context(), words[0], waiter, f)
 			}
-			return c.removeOne(cmd.Context(), words[0], ifVersion, until, f)
+			return c.removeOne(cmd.Context(), words[0], ifVersion, waiter, f)
 		},
 	}
 	cmd.Flags().BoolVarP(&f.recursive, "recursive", "r", false, "delete every path at and below the prefix")
@@ -53,12 +51,12 @@ func (c *cli) rmCmd() *cobra.Command {
 	cmd.Flags().BoolVarP(&f.force, "force", "f", false, "it is no error if there is nothing to delete")
 	cmd.Flags().StringVar(&ifVersion, "if-version", "", "delete only if this agent shows version `V`")
 	c.addKeyFlag(cmd)
-	waitFlag(cmd, &replicas)
+	wait.add(cmd)
 	exclusive(cmd, "if-version", "recursive")
 	return cmd
 }
 
-func (c *cli) removeOne(ctx context.Context, path, ifVersion string, until int, f rmFlags) error {
+func (c *cli) removeOne(ctx context.Context, path, ifVersion string, waiter *waiter, f rmFlags) error {
 	if err := record.CheckPath(path); err != nil {
 		return err
 	}
@@ -76,12 +74,15 @@ func (c *cli) removeOne(ctx context.Context, path, ifVersion string, until int, 
 		}
 		return f.forgive(err)
 	}
+	if err := waiter.check(ctx, client); err != nil {
+		return err
+	}
 	w, err := c.deleteOne(ctx, client, &apiv1.DeleteRequest{Path: path, IfVersion: ifVersion})
 	if err != nil {
 		return f.forgive(err)
 	}
 	c.printWrite(w, path+" deleted")
-	return c.await(whole, client, until, path, w.GetVersion())
+	return waiter.await(whole, client, write{w.GetVersion(), []string{path}})
 }
 
 // deleteOne deletes a path that must be there. What a key of the user's signs has no conditions, so the agent is asked
@@ -109,13 +110,16 @@ func (f rmFlags) forgive(err error) error {
 	return err
 }
 
-func (c *cli) removeTree(ctx context.Context, prefix string, f rmFlags) error {
+func (c *cli) removeTree(ctx context.Context, prefix string, waiter *waiter, f rmFlags) error {
 	prefix, err := record.CleanPrefix(prefix)
 	if err != nil {
 		return err
 	}
 	client, err := c.dial()
 	if err != nil {
+		return err
+	}
+	if err := waiter.check(ctx, client); err != nil {
 		return err
 	}
 	var paths []string
@@ -139,12 +143,12 @@ func (c *cli) removeTree(ctx context.Context, prefix string, f rmFlags) error {
 	if err := c.confirm(f.yes, fmt.Sprintf("delete %d paths at and below %s", len(paths), prefix)); err != nil {
 		return err
 	}
-	return c.removeAll(ctx, client, paths)
+	return c.removeAll(ctx, client, paths, waiter)
 }
 
 // removeAll deletes paths. What somebody else deleted meanwhile is no error.
-func (c *cli) removeAll(ctx context.Context, client *agent.Client, paths []string) error {
-	batch := changer{cli: c, client: client}
+func (c *cli) removeAll(ctx context.Context, client *agent.Client, paths []string, waiter *waiter) error {
+	batch := changer{cli: c, client: client, keep: waiter != nil}
 	batch.sent = func(w *apiv1.WriteResponse) {
 		c.printWrite(w, fmt.Sprintf("%d of %d paths deleted", batch.written, len(paths)))
 	}
@@ -157,7 +161,10 @@ func (c *cli) removeAll(ctx context.Context, client *agent.Client, paths []strin
 	if err == nil {
 		err = batch.flush(ctx)
 	}
-	return batch.failure(err, "deleted")
+	if err != nil {
+		return batch.failure(err, "deleted")
+	}
+	return waiter.await(ctx, client, batch.writes...)
 }
 
 func deleteOp(path string) *apiv1.Op {

@@ -88,7 +88,7 @@ func (c *cli) addCommands(root *cobra.Command) {
 	add("data", c.putCmd(), c.getCmd(), c.lsCmd(), c.rmCmd(), c.countCmd(), c.batchCmd(), c.watchCmd(), c.historyCmd(),
 		c.restoreCmd(), c.importCmd(), c.exportCmd(), c.mirrorCmd())
 	add("setup", c.initCmd(), c.joinCmd(), c.tokenCmd(), c.agentCmd(), c.reloadCmd(), c.aclCmd(), c.configCmd(), c.completionCmd())
-	add("look", c.statusCmd(), c.peersCmd(), c.doctorCmd(), c.diffCmd(), c.idCmd(), c.versionCmd())
+	add("look", c.statusCmd(), c.peersCmd(), c.rolloutCmd(), c.doctorCmd(), c.diffCmd(), c.idCmd(), c.versionCmd())
 }
 
 // prepare runs before every command: flags from the environment, then checks that all commands share.

@@ -58,6 +58,8 @@ type Mirror struct {
 	rejected     map[string]string // path -> why its change was rolled back; owned by Run or Once
 
 	mu        sync.Mutex
+	journal   *journal         // nil until it is open
+	faults    map[string]fault // path -> why it is not as wanted, after the last pass
 	status    Status
 	held      map[string]struct{} // paths whose removal is held at present
 	confirmed map[string]struct{} // paths whose removal somebody agreed to
@@ -142,6 +144,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	}
 	done := m.ran(j)
 	m.restore(j)
+	m.setJournal(j)
 	var wg sync.WaitGroup
 	if m.o.Triggers != nil {
 		wg.Go(func() { _ = m.o.Triggers.Run(ctx, done) }) // it returns nil only
@@ -177,6 +180,7 @@ func (m *Mirror) Once(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, j.close()) }()
 	m.restore(j)
+	m.setJournal(j)
 	if err = m.once(ctx, j); err != nil && !errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrHeld) {
 		m.failed(err)
 		return err
@@ -185,6 +189,12 @@ func (m *Mirror) Once(ctx context.Context) (err error) {
 		err = errors.Join(err, m.o.Triggers.RunPending(ctx, m.ran(j)))
 	}
 	return err
+}
+
+func (m *Mirror) setJournal(j *journal) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.journal = j
 }
 
 // restore tells the triggers what they had not seen when the process ended.

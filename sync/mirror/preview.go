@@ -116,8 +116,8 @@ func (s *session) steps(ctx context.Context, p plan) ([]Step, error) {
 		add(Keep, i.path, s.driftReason(i))
 	}
 	s.drifted = nil // they are steps of their own
-	_, problems := s.problems(len(s.want.files) + len(s.want.refused) + len(s.failing))
-	for _, bad := range problems {
+	reasons := s.reasons()
+	for _, bad := range s.problems(reasons, len(reasons)) {
 		steps = append(steps, Step{Skip, bad.Path, bad.Reason})
 	}
 	slices.SortStableFunc(steps, func(a, b Step) int { return strings.Compare(a.Path, b.Path) })

@@ -17,15 +17,16 @@ func (s *session) verdict() error {
 	if len(s.held) > 0 {
 		err = fmt.Errorf("mirror %s: %w: %d of %d", s.m.o.Dir, ErrHeld, len(s.held), s.j.files())
 	}
-	if n, first := s.problems(1); n > 0 {
-		err = errors.Join(err, fmt.Errorf("mirror %s: %w: %d, first %s: %s", s.m.o.Dir, ErrIncomplete, n, first[0].Path,
+	reasons := s.reasons()
+	if first := s.problems(reasons, 1); len(first) > 0 {
+		err = errors.Join(err, fmt.Errorf("mirror %s: %w: %d, first %s: %s", s.m.o.Dir, ErrIncomplete, len(reasons), first[0].Path,
 			first[0].Reason))
 	}
 	return err
 }
 
-// problems counts the paths that cannot be mirrored and gives the first of them.
-func (s *session) problems(most int) (n int, first []Problem) {
+// reasons gives the paths that cannot be mirrored, each with the reason.
+func (s *session) reasons() map[string]string {
 	reasons := make(map[string]string, len(s.failing)+len(s.want.refused)+len(s.want.shadowed))
 	maps.Copy(reasons, s.failing)
 	maps.Copy(reasons, s.want.refused)
@@ -33,6 +34,11 @@ func (s *session) problems(most int) (n int, first []Problem) {
 		reasons[p] = "there are paths below it: the directory has the name"
 	}
 	maps.Copy(reasons, s.drifted)
+	return reasons
+}
+
+// problems names the first of the paths that cannot be mirrored.
+func (s *session) problems(reasons map[string]string, most int) (first []Problem) {
 	for _, p := range slices.Sorted(maps.Keys(reasons)) {
 		if len(first) < most {
 			path := s.want.absolute(p)
@@ -42,7 +48,22 @@ func (s *session) problems(most int) (n int, first []Problem) {
 			first = append(first, Problem{path, reasons[p]})
 		}
 	}
-	return len(reasons), first
+	return first
+}
+
+// faults are the reasons as Progress tells them. What is only reported, because somebody changed a file that had been put
+// in place, is none.
+func (s *session) faults(reasons map[string]string) map[string]fault {
+	faults := make(map[string]fault, len(reasons)+len(s.held))
+	for p, why := range reasons {
+		if _, drifted := s.drifted[p]; !drifted {
+			faults[p] = fault{why, s.want.files[p].version}
+		}
+	}
+	for p := range s.held {
+		faults[p] = fault{reason: "its removal is held, with too many others"}
+	}
+	return faults
 }
 
 // report brings the status up to date after a pass.
@@ -58,7 +79,8 @@ func (s *session) report() {
 	if s.moved > 0 || len(s.young) > 0 {
 		state = StateSyncing
 	}
-	_, problems := s.problems(maxProblems)
+	reasons := s.reasons()
+	problems, faults := s.problems(reasons, maxProblems), s.faults(reasons)
 	changed := len(s.changes) > 0
 	files := s.j.files()
 	s.m.setHeld(s.held)
@@ -67,6 +89,7 @@ func (s *session) report() {
 			s.m.o.Log.Warn("mirror is not equal to its prefix", "dir", s.m.o.Dir, "state", string(state), "error", why)
 		}
 		st.State, st.LastError, st.Problems = state, why, problems
+		s.m.faults = faults
 		st.Files, st.Pending = files, len(s.dirty)+len(s.failing)+len(s.held)
 		st.LastCheck = time.Now()
 		if changed {

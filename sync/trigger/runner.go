@@ -157,6 +157,20 @@ func (r *Runner) Status() []Status {
 	return out
 }
 
+// Failed tells why the last run of a trigger that saw this change of a path, or a later one, failed; empty if none did.
+func (r *Runner) Failed(c Change) string {
+	for _, t := range r.triggers {
+		t.mu.Lock()
+		write, seen := t.failed[c.Path]
+		why := t.status.LastError
+		t.mu.Unlock()
+		if seen && write >= c.Write {
+			return fmt.Sprintf("trigger %q: %s", t.spec.Name, why)
+		}
+	}
+	return ""
+}
+
 func (r *Runner) loop(ctx context.Context, t *state, done Done) {
 	failures, notBefore := 0, time.Time{}
 	minimum, maximum := r.debounce(t.spec)
@@ -247,6 +261,7 @@ type state struct {
 	waiting     batch
 	first, last time.Time // of the changes that wait
 	running     bool
+	failed      map[string]string // path -> write: what the last run was for, if it failed
 	status      Status
 }
 
@@ -321,11 +336,11 @@ func (t *state) finish(b batch, res Result, final bool) {
 	t.status.Runs++
 	t.status.LastExit, t.status.LastOutput = res.Exit, res.Output
 	t.status.LastRun, t.status.LastTook = now.Add(-res.Took), res.Took
-	t.status.LastError = ""
+	t.status.LastError, t.failed = "", nil
 	if res.Err == nil {
 		return
 	}
-	t.status.LastError = res.Err.Error()
+	t.status.LastError, t.failed = res.Err.Error(), b.paths
 	if final {
 		t.status.LastError += ", given up"
 		return

@@ -28,6 +28,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Stage is how far an agent is with a version. Each includes those before it.
+type Stage int32
+
+const (
+	// In a request: stored. In an answer: not even that, as far as is known.
+	Stage_STAGE_UNSPECIFIED Stage = 0
+	// The write is on its disk, with all its entries that the agent may read.
+	Stage_STAGE_STORED Stage = 1
+	// The version, or a later one, is in every mirror of its configuration that holds the path.
+	Stage_STAGE_MIRRORED Stage = 2
+	// Every trigger of these mirrors has seen it in a run that succeeded.
+	Stage_STAGE_TRIGGERED Stage = 3
+)
+
+// Enum value maps for Stage.
+var (
+	Stage_name = map[int32]string{
+		0: "STAGE_UNSPECIFIED",
+		1: "STAGE_STORED",
+		2: "STAGE_MIRRORED",
+		3: "STAGE_TRIGGERED",
+	}
+	Stage_value = map[string]int32{
+		"STAGE_UNSPECIFIED": 0,
+		"STAGE_STORED":      1,
+		"STAGE_MIRRORED":    2,
+		"STAGE_TRIGGERED":   3,
+	}
+)
+
+func (x Stage) Enum() *Stage {
+	p := new(Stage)
+	*p = x
+	return p
+}
+
+func (x Stage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Stage) Descriptor() protoreflect.EnumDescriptor {
+	return file_agent_api_v1_syncagent_proto_enumTypes[0].Descriptor()
+}
+
+func (Stage) Type() protoreflect.EnumType {
+	return &file_agent_api_v1_syncagent_proto_enumTypes[0]
+}
+
+func (x Stage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Stage.Descriptor instead.
+func (Stage) EnumDescriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{0}
+}
+
 type EventType int32
 
 const (
@@ -75,11 +132,11 @@ func (x EventType) String() string {
 }
 
 func (EventType) Descriptor() protoreflect.EnumDescriptor {
-	return file_agent_api_v1_syncagent_proto_enumTypes[0].Descriptor()
+	return file_agent_api_v1_syncagent_proto_enumTypes[1].Descriptor()
 }
 
 func (EventType) Type() protoreflect.EnumType {
-	return &file_agent_api_v1_syncagent_proto_enumTypes[0]
+	return &file_agent_api_v1_syncagent_proto_enumTypes[1]
 }
 
 func (x EventType) Number() protoreflect.EnumNumber {
@@ -88,7 +145,7 @@ func (x EventType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventType.Descriptor instead.
 func (EventType) EnumDescriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{0}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{1}
 }
 
 // Entry is one path as the agent shows it.
@@ -735,10 +792,15 @@ type WaitRequest struct {
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// The write's version; with an index it is that of the path.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Number of agents, this one among them. 0: all members that may read the path.
+	// Number of agents, this one among them. 0: all members that may read one of the paths, or hosts.
 	Agents int32 `protobuf:"varint,3,opt,name=agents,proto3" json:"agents,omitempty"`
 	// At most 10 minutes; absent: 10 seconds.
-	Timeout       *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// More paths of the write, at most 1024 together.
+	Paths []string `protobuf:"bytes,5,rep,name=paths,proto3" json:"paths,omitempty"`
+	// Names or peer IDs of those that have to get there. Empty: see agents.
+	Hosts         []string `protobuf:"bytes,6,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Stage         Stage    `protobuf:"varint,7,opt,name=stage,proto3,enum=syncagent.v1.Stage" json:"stage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -801,14 +863,37 @@ func (x *WaitRequest) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *WaitRequest) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *WaitRequest) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *WaitRequest) GetStage() Stage {
+	if x != nil {
+		return x.Stage
+	}
+	return Stage_STAGE_UNSPECIFIED
+}
+
 type WaitResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As many as were asked for have it.
+	// As many as were asked for got there.
 	Done bool `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
-	// Names of those that have it, this agent first.
+	// Names of those that did, this agent first.
 	Stored []string `protobuf:"bytes,2,rep,name=stored,proto3" json:"stored,omitempty"`
-	// Names of the other members that may read the path. They may have it and not have said so.
-	Lacking       []string `protobuf:"bytes,3,rep,name=lacking,proto3" json:"lacking,omitempty"`
+	// Names of the other members that may read one of the paths. They may be there and not have said so.
+	Lacking []string `protobuf:"bytes,3,rep,name=lacking,proto3" json:"lacking,omitempty"`
+	// How far each of them is, this agent first.
+	Hosts         []*HostProgress `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -864,6 +949,261 @@ func (x *WaitResponse) GetLacking() []string {
 	return nil
 }
 
+func (x *WaitResponse) GetHosts() []*HostProgress {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+// HostProgress tells how far an agent is with some paths.
+type HostProgress struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	PeerId string                 `protobuf:"bytes,2,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// Of the path that is least far.
+	Stage Stage `protobuf:"varint,3,opt,name=stage,proto3,enum=syncagent.v1.Stage" json:"stage,omitempty"`
+	// No mirror of its configuration holds any of the paths.
+	Unmirrored bool `protobuf:"varint,4,opt,name=unmirrored,proto3" json:"unmirrored,omitempty"`
+	// What holds it up, or why nothing is known of it; may be empty.
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// The highest version that it shows at one of the paths; empty: unknown, or it shows none.
+	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	// Paths that were asked for: those that the agent may read.
+	Paths int64 `protobuf:"varint,7,opt,name=paths,proto3" json:"paths,omitempty"`
+	// How many of them have reached each stage. What no mirror holds counts as stored.
+	Stored        int64 `protobuf:"varint,8,opt,name=stored,proto3" json:"stored,omitempty"`
+	Mirrored      int64 `protobuf:"varint,9,opt,name=mirrored,proto3" json:"mirrored,omitempty"`
+	Triggered     int64 `protobuf:"varint,10,opt,name=triggered,proto3" json:"triggered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostProgress) Reset() {
+	*x = HostProgress{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostProgress) ProtoMessage() {}
+
+func (x *HostProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostProgress.ProtoReflect.Descriptor instead.
+func (*HostProgress) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HostProgress) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HostProgress) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *HostProgress) GetStage() Stage {
+	if x != nil {
+		return x.Stage
+	}
+	return Stage_STAGE_UNSPECIFIED
+}
+
+func (x *HostProgress) GetUnmirrored() bool {
+	if x != nil {
+		return x.Unmirrored
+	}
+	return false
+}
+
+func (x *HostProgress) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *HostProgress) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *HostProgress) GetPaths() int64 {
+	if x != nil {
+		return x.Paths
+	}
+	return 0
+}
+
+func (x *HostProgress) GetStored() int64 {
+	if x != nil {
+		return x.Stored
+	}
+	return 0
+}
+
+func (x *HostProgress) GetMirrored() int64 {
+	if x != nil {
+		return x.Mirrored
+	}
+	return 0
+}
+
+func (x *HostProgress) GetTriggered() int64 {
+	if x != nil {
+		return x.Triggered
+	}
+	return 0
+}
+
+type RolloutRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A path, or a prefix as in ListRequest; at most 10,000 entries.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// How long to wait for those that do not answer; absent: 3 seconds.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutRequest) Reset() {
+	*x = RolloutRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutRequest) ProtoMessage() {}
+
+func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
+func (*RolloutRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RolloutRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RolloutRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type RolloutResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Entries that this agent shows at and below the path; or 1, and the path is deleted.
+	Paths int64 `protobuf:"varint,1,opt,name=paths,proto3" json:"paths,omitempty"`
+	// The highest of their versions.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Deleted bool   `protobuf:"varint,3,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// All members that may read one of them, this agent first.
+	Hosts         []*HostProgress `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutResponse) Reset() {
+	*x = RolloutResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutResponse) ProtoMessage() {}
+
+func (x *RolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutResponse.ProtoReflect.Descriptor instead.
+func (*RolloutResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RolloutResponse) GetPaths() int64 {
+	if x != nil {
+		return x.Paths
+	}
+	return 0
+}
+
+func (x *RolloutResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RolloutResponse) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+func (x *RolloutResponse) GetHosts() []*HostProgress {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
 type RestoreRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -877,7 +1217,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1229,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1242,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RestoreRequest) GetPath() string {
@@ -936,7 +1276,7 @@ type ClockRequest struct {
 
 func (x *ClockRequest) Reset() {
 	*x = ClockRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1288,7 @@ func (x *ClockRequest) String() string {
 func (*ClockRequest) ProtoMessage() {}
 
 func (x *ClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1301,7 @@ func (x *ClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockRequest.ProtoReflect.Descriptor instead.
 func (*ClockRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ClockRequest) GetPaths() []string {
@@ -983,7 +1323,7 @@ type ClockResponse struct {
 
 func (x *ClockResponse) Reset() {
 	*x = ClockResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1335,7 @@ func (x *ClockResponse) String() string {
 func (*ClockResponse) ProtoMessage() {}
 
 func (x *ClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1348,7 @@ func (x *ClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockResponse.ProtoReflect.Descriptor instead.
 func (*ClockResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClockResponse) GetHlc() string {
@@ -1037,7 +1377,7 @@ type RelayRequest struct {
 
 func (x *RelayRequest) Reset() {
 	*x = RelayRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1389,7 @@ func (x *RelayRequest) String() string {
 func (*RelayRequest) ProtoMessage() {}
 
 func (x *RelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1402,7 @@ func (x *RelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
 func (*RelayRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RelayRequest) GetWrite() []byte {
@@ -1090,7 +1430,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1442,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1455,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetRequest) GetPath() string {
@@ -1141,7 +1481,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1493,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1506,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetResponse) GetEntry() *Entry {
@@ -1187,7 +1527,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1539,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1552,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -1240,7 +1580,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1592,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1605,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListResponse) GetEntries() []*Entry {
@@ -1291,7 +1631,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1643,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1656,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CountRequest) GetPrefix() string {
@@ -1335,7 +1675,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1687,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1700,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CountResponse) GetCount() int64 {
@@ -1383,7 +1723,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1735,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1748,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchRequest) GetPrefixes() []string {
@@ -1442,7 +1782,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1794,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1807,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchResponse) GetEvents() []*Event {
@@ -1491,7 +1831,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1843,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1856,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetType() EventType {
@@ -1555,7 +1895,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1907,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1920,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
 }
 
 type StatusResponse struct {
@@ -1621,7 +1961,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1973,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1986,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StatusResponse) GetName() string {
@@ -1817,7 +2157,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +2169,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +2182,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Alarm) GetCode() string {
@@ -1898,7 +2238,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2250,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2263,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Peer) GetPeerId() string {
@@ -2026,7 +2366,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2378,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2391,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Mirror) GetPrefix() string {
@@ -2125,7 +2465,7 @@ type Trigger struct {
 
 func (x *Trigger) Reset() {
 	*x = Trigger{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2477,7 @@ func (x *Trigger) String() string {
 func (*Trigger) ProtoMessage() {}
 
 func (x *Trigger) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2490,7 @@ func (x *Trigger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trigger.ProtoReflect.Descriptor instead.
 func (*Trigger) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Trigger) GetPath() string {
@@ -2203,7 +2543,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2555,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2568,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
 }
 
 type PeersResponse struct {
@@ -2241,7 +2581,7 @@ type PeersResponse struct {
 
 func (x *PeersResponse) Reset() {
 	*x = PeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2593,7 @@ func (x *PeersResponse) String() string {
 func (*PeersResponse) ProtoMessage() {}
 
 func (x *PeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2606,7 @@ func (x *PeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersResponse.ProtoReflect.Descriptor instead.
 func (*PeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PeersResponse) GetPeers() []*Peer {
@@ -2291,7 +2631,7 @@ type PausePeersRequest struct {
 
 func (x *PausePeersRequest) Reset() {
 	*x = PausePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2303,7 +2643,7 @@ func (x *PausePeersRequest) String() string {
 func (*PausePeersRequest) ProtoMessage() {}
 
 func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2316,7 +2656,7 @@ func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersRequest.ProtoReflect.Descriptor instead.
 func (*PausePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
 }
 
 type PausePeersResponse struct {
@@ -2327,7 +2667,7 @@ type PausePeersResponse struct {
 
 func (x *PausePeersResponse) Reset() {
 	*x = PausePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2679,7 @@ func (x *PausePeersResponse) String() string {
 func (*PausePeersResponse) ProtoMessage() {}
 
 func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2692,7 @@ func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersResponse.ProtoReflect.Descriptor instead.
 func (*PausePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
 }
 
 type ResumePeersRequest struct {
@@ -2363,7 +2703,7 @@ type ResumePeersRequest struct {
 
 func (x *ResumePeersRequest) Reset() {
 	*x = ResumePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2715,7 @@ func (x *ResumePeersRequest) String() string {
 func (*ResumePeersRequest) ProtoMessage() {}
 
 func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2728,7 @@ func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersRequest.ProtoReflect.Descriptor instead.
 func (*ResumePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
 }
 
 type ResumePeersResponse struct {
@@ -2399,7 +2739,7 @@ type ResumePeersResponse struct {
 
 func (x *ResumePeersResponse) Reset() {
 	*x = ResumePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2751,7 @@ func (x *ResumePeersResponse) String() string {
 func (*ResumePeersResponse) ProtoMessage() {}
 
 func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2764,7 @@ func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersResponse.ProtoReflect.Descriptor instead.
 func (*ResumePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
 }
 
 type ConfirmMirrorRequest struct {
@@ -2437,7 +2777,7 @@ type ConfirmMirrorRequest struct {
 
 func (x *ConfirmMirrorRequest) Reset() {
 	*x = ConfirmMirrorRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2789,7 @@ func (x *ConfirmMirrorRequest) String() string {
 func (*ConfirmMirrorRequest) ProtoMessage() {}
 
 func (x *ConfirmMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2802,7 @@ func (x *ConfirmMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmMirrorRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConfirmMirrorRequest) GetName() string {
@@ -2482,7 +2822,7 @@ type ConfirmMirrorResponse struct {
 
 func (x *ConfirmMirrorResponse) Reset() {
 	*x = ConfirmMirrorResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +2834,7 @@ func (x *ConfirmMirrorResponse) String() string {
 func (*ConfirmMirrorResponse) ProtoMessage() {}
 
 func (x *ConfirmMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +2847,7 @@ func (x *ConfirmMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmMirrorResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConfirmMirrorResponse) GetRemovals() int64 {
@@ -2525,7 +2865,7 @@ type IDRequest struct {
 
 func (x *IDRequest) Reset() {
 	*x = IDRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2877,7 @@ func (x *IDRequest) String() string {
 func (*IDRequest) ProtoMessage() {}
 
 func (x *IDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2890,7 @@ func (x *IDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDRequest.ProtoReflect.Descriptor instead.
 func (*IDRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
 }
 
 type IDResponse struct {
@@ -2565,7 +2905,7 @@ type IDResponse struct {
 
 func (x *IDResponse) Reset() {
 	*x = IDResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2917,7 @@ func (x *IDResponse) String() string {
 func (*IDResponse) ProtoMessage() {}
 
 func (x *IDResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2930,7 @@ func (x *IDResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDResponse.ProtoReflect.Descriptor instead.
 func (*IDResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *IDResponse) GetName() string {
@@ -2622,7 +2962,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2974,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2987,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
 }
 
 type ReloadResponse struct {
@@ -2662,7 +3002,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +3014,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +3027,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReloadResponse) GetApplied() []string {
@@ -2712,7 +3052,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +3064,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +3077,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
 }
 
 type ShowResponse struct {
@@ -2753,7 +3093,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +3105,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +3118,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -2812,7 +3152,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2824,7 +3164,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2837,7 +3177,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -2858,7 +3198,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3210,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3223,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -2908,7 +3248,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3260,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3273,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
 }
 
 type LogResponse struct {
@@ -2945,7 +3285,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2957,7 +3297,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2970,7 +3310,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LogResponse) GetTexts() []*PolicyText {
@@ -2997,7 +3337,7 @@ type PolicyText struct {
 
 func (x *PolicyText) Reset() {
 	*x = PolicyText{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3349,7 @@ func (x *PolicyText) String() string {
 func (*PolicyText) ProtoMessage() {}
 
 func (x *PolicyText) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3362,7 @@ func (x *PolicyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
 func (*PolicyText) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PolicyText) GetSigned() []byte {
@@ -3077,7 +3417,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3089,7 +3429,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3102,7 +3442,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PreviewRequest) GetText() []byte {
@@ -3121,7 +3461,7 @@ type PreviewResponse struct {
 
 func (x *PreviewResponse) Reset() {
 	*x = PreviewResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3473,7 @@ func (x *PreviewResponse) String() string {
 func (*PreviewResponse) ProtoMessage() {}
 
 func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3486,7 @@ func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewResponse.ProtoReflect.Descriptor instead.
 func (*PreviewResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PreviewResponse) GetChanges() []*PathChange {
@@ -3172,7 +3512,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3524,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3537,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PathChange) GetPath() string {
@@ -3240,7 +3580,7 @@ type WrittenRequest struct {
 
 func (x *WrittenRequest) Reset() {
 	*x = WrittenRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3252,7 +3592,7 @@ func (x *WrittenRequest) String() string {
 func (*WrittenRequest) ProtoMessage() {}
 
 func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3265,7 +3605,7 @@ func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRequest.ProtoReflect.Descriptor instead.
 func (*WrittenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WrittenRequest) GetAuthor() string {
@@ -3291,7 +3631,7 @@ type WrittenResponse struct {
 
 func (x *WrittenResponse) Reset() {
 	*x = WrittenResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3303,7 +3643,7 @@ func (x *WrittenResponse) String() string {
 func (*WrittenResponse) ProtoMessage() {}
 
 func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3316,7 +3656,7 @@ func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenResponse.ProtoReflect.Descriptor instead.
 func (*WrittenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *WrittenResponse) GetEntries() []*WrittenEntry {
@@ -3338,7 +3678,7 @@ type WrittenEntry struct {
 
 func (x *WrittenEntry) Reset() {
 	*x = WrittenEntry{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3690,7 @@ func (x *WrittenEntry) String() string {
 func (*WrittenEntry) ProtoMessage() {}
 
 func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3703,7 @@ func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenEntry.ProtoReflect.Descriptor instead.
 func (*WrittenEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *WrittenEntry) GetEntry() *Entry {
@@ -3394,7 +3734,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3746,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3759,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -3497,16 +3837,42 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x06values\x18\x04 \x01(\bR\x06values\"T\n" +
 	"\x0fHistoryResponse\x12-\n" +
 	"\aentries\x18\x01 \x03(\v2\x13.syncagent.v1.EntryR\aentries\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\x88\x01\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xdf\x01\n" +
 	"\vWaitRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
 	"\x06agents\x18\x03 \x01(\x05R\x06agents\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"T\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
+	"\x05paths\x18\x05 \x03(\tR\x05paths\x12\x14\n" +
+	"\x05hosts\x18\x06 \x03(\tR\x05hosts\x12)\n" +
+	"\x05stage\x18\a \x01(\x0e2\x13.syncagent.v1.StageR\x05stage\"\x86\x01\n" +
 	"\fWaitResponse\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\bR\x04done\x12\x16\n" +
 	"\x06stored\x18\x02 \x03(\tR\x06stored\x12\x18\n" +
-	"\alacking\x18\x03 \x03(\tR\alacking\"]\n" +
+	"\alacking\x18\x03 \x03(\tR\alacking\x120\n" +
+	"\x05hosts\x18\x04 \x03(\v2\x1a.syncagent.v1.HostProgressR\x05hosts\"\x9e\x02\n" +
+	"\fHostProgress\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
+	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12)\n" +
+	"\x05stage\x18\x03 \x01(\x0e2\x13.syncagent.v1.StageR\x05stage\x12\x1e\n" +
+	"\n" +
+	"unmirrored\x18\x04 \x01(\bR\n" +
+	"unmirrored\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12\x14\n" +
+	"\x05paths\x18\a \x01(\x03R\x05paths\x12\x16\n" +
+	"\x06stored\x18\b \x01(\x03R\x06stored\x12\x1a\n" +
+	"\bmirrored\x18\t \x01(\x03R\bmirrored\x12\x1c\n" +
+	"\ttriggered\x18\n" +
+	" \x01(\x03R\ttriggered\"Y\n" +
+	"\x0eRolloutRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x8d\x01\n" +
+	"\x0fRolloutResponse\x12\x14\n" +
+	"\x05paths\x18\x01 \x01(\x03R\x05paths\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\x120\n" +
+	"\x05hosts\x18\x04 \x03(\v2\x1a.syncagent.v1.HostProgressR\x05hosts\"]\n" +
 	"\x0eRestoreRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1d\n" +
@@ -3682,14 +4048,19 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\tErrorInfo\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint*\x96\x01\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint*Y\n" +
+	"\x05Stage\x12\x15\n" +
+	"\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fSTAGE_STORED\x10\x01\x12\x12\n" +
+	"\x0eSTAGE_MIRRORED\x10\x02\x12\x13\n" +
+	"\x0fSTAGE_TRIGGERED\x10\x03*\x96\x01\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eEVENT_TYPE_PUT\x10\x01\x12\x15\n" +
 	"\x11EVENT_TYPE_DELETE\x10\x02\x12\x15\n" +
 	"\x11EVENT_TYPE_SYNCED\x10\x03\x12\x14\n" +
 	"\x10EVENT_TYPE_RESET\x10\x04\x12\x15\n" +
-	"\x11EVENT_TYPE_POLICY\x10\x052\x9c\x06\n" +
+	"\x11EVENT_TYPE_POLICY\x10\x052\xe4\x06\n" +
 	"\x02KV\x12<\n" +
 	"\x03Put\x12\x18.syncagent.v1.PutRequest\x1a\x1b.syncagent.v1.WriteResponse\x12:\n" +
 	"\x03Get\x12\x18.syncagent.v1.GetRequest\x1a\x19.syncagent.v1.GetResponse\x12?\n" +
@@ -3702,7 +4073,8 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x04Wait\x12\x19.syncagent.v1.WaitRequest\x1a\x1a.syncagent.v1.WaitResponse\x12D\n" +
 	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
 	"\x05Clock\x12\x1a.syncagent.v1.ClockRequest\x1a\x1b.syncagent.v1.ClockResponse\x12@\n" +
-	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse2\x8b\x04\n" +
+	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse\x12F\n" +
+	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse2\x8b\x04\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
 	"\x05Peers\x12\x1a.syncagent.v1.PeersRequest\x1a\x1b.syncagent.v1.PeersResponse\x12O\n" +
@@ -3731,148 +4103,159 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_syncagent_proto_rawDescData
 }
 
-var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
-	(EventType)(0),                // 0: syncagent.v1.EventType
-	(*Entry)(nil),                 // 1: syncagent.v1.Entry
-	(*PutRequest)(nil),            // 2: syncagent.v1.PutRequest
-	(*DeleteRequest)(nil),         // 3: syncagent.v1.DeleteRequest
-	(*Op)(nil),                    // 4: syncagent.v1.Op
-	(*BatchRequest)(nil),          // 5: syncagent.v1.BatchRequest
-	(*WriteResponse)(nil),         // 6: syncagent.v1.WriteResponse
-	(*HistoryRequest)(nil),        // 7: syncagent.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 8: syncagent.v1.HistoryResponse
-	(*WaitRequest)(nil),           // 9: syncagent.v1.WaitRequest
-	(*WaitResponse)(nil),          // 10: syncagent.v1.WaitResponse
-	(*RestoreRequest)(nil),        // 11: syncagent.v1.RestoreRequest
-	(*ClockRequest)(nil),          // 12: syncagent.v1.ClockRequest
-	(*ClockResponse)(nil),         // 13: syncagent.v1.ClockResponse
-	(*RelayRequest)(nil),          // 14: syncagent.v1.RelayRequest
-	(*GetRequest)(nil),            // 15: syncagent.v1.GetRequest
-	(*GetResponse)(nil),           // 16: syncagent.v1.GetResponse
-	(*ListRequest)(nil),           // 17: syncagent.v1.ListRequest
-	(*ListResponse)(nil),          // 18: syncagent.v1.ListResponse
-	(*CountRequest)(nil),          // 19: syncagent.v1.CountRequest
-	(*CountResponse)(nil),         // 20: syncagent.v1.CountResponse
-	(*WatchRequest)(nil),          // 21: syncagent.v1.WatchRequest
-	(*WatchResponse)(nil),         // 22: syncagent.v1.WatchResponse
-	(*Event)(nil),                 // 23: syncagent.v1.Event
-	(*StatusRequest)(nil),         // 24: syncagent.v1.StatusRequest
-	(*StatusResponse)(nil),        // 25: syncagent.v1.StatusResponse
-	(*Alarm)(nil),                 // 26: syncagent.v1.Alarm
-	(*Peer)(nil),                  // 27: syncagent.v1.Peer
-	(*Mirror)(nil),                // 28: syncagent.v1.Mirror
-	(*Trigger)(nil),               // 29: syncagent.v1.Trigger
-	(*PeersRequest)(nil),          // 30: syncagent.v1.PeersRequest
-	(*PeersResponse)(nil),         // 31: syncagent.v1.PeersResponse
-	(*PausePeersRequest)(nil),     // 32: syncagent.v1.PausePeersRequest
-	(*PausePeersResponse)(nil),    // 33: syncagent.v1.PausePeersResponse
-	(*ResumePeersRequest)(nil),    // 34: syncagent.v1.ResumePeersRequest
-	(*ResumePeersResponse)(nil),   // 35: syncagent.v1.ResumePeersResponse
-	(*ConfirmMirrorRequest)(nil),  // 36: syncagent.v1.ConfirmMirrorRequest
-	(*ConfirmMirrorResponse)(nil), // 37: syncagent.v1.ConfirmMirrorResponse
-	(*IDRequest)(nil),             // 38: syncagent.v1.IDRequest
-	(*IDResponse)(nil),            // 39: syncagent.v1.IDResponse
-	(*ReloadRequest)(nil),         // 40: syncagent.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 41: syncagent.v1.ReloadResponse
-	(*ShowRequest)(nil),           // 42: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 43: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 44: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 45: syncagent.v1.ApplyResponse
-	(*LogRequest)(nil),            // 46: syncagent.v1.LogRequest
-	(*LogResponse)(nil),           // 47: syncagent.v1.LogResponse
-	(*PolicyText)(nil),            // 48: syncagent.v1.PolicyText
-	(*PreviewRequest)(nil),        // 49: syncagent.v1.PreviewRequest
-	(*PreviewResponse)(nil),       // 50: syncagent.v1.PreviewResponse
-	(*PathChange)(nil),            // 51: syncagent.v1.PathChange
-	(*WrittenRequest)(nil),        // 52: syncagent.v1.WrittenRequest
-	(*WrittenResponse)(nil),       // 53: syncagent.v1.WrittenResponse
-	(*WrittenEntry)(nil),          // 54: syncagent.v1.WrittenEntry
-	(*ErrorInfo)(nil),             // 55: syncagent.v1.ErrorInfo
-	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 57: google.protobuf.Duration
+	(Stage)(0),                    // 0: syncagent.v1.Stage
+	(EventType)(0),                // 1: syncagent.v1.EventType
+	(*Entry)(nil),                 // 2: syncagent.v1.Entry
+	(*PutRequest)(nil),            // 3: syncagent.v1.PutRequest
+	(*DeleteRequest)(nil),         // 4: syncagent.v1.DeleteRequest
+	(*Op)(nil),                    // 5: syncagent.v1.Op
+	(*BatchRequest)(nil),          // 6: syncagent.v1.BatchRequest
+	(*WriteResponse)(nil),         // 7: syncagent.v1.WriteResponse
+	(*HistoryRequest)(nil),        // 8: syncagent.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 9: syncagent.v1.HistoryResponse
+	(*WaitRequest)(nil),           // 10: syncagent.v1.WaitRequest
+	(*WaitResponse)(nil),          // 11: syncagent.v1.WaitResponse
+	(*HostProgress)(nil),          // 12: syncagent.v1.HostProgress
+	(*RolloutRequest)(nil),        // 13: syncagent.v1.RolloutRequest
+	(*RolloutResponse)(nil),       // 14: syncagent.v1.RolloutResponse
+	(*RestoreRequest)(nil),        // 15: syncagent.v1.RestoreRequest
+	(*ClockRequest)(nil),          // 16: syncagent.v1.ClockRequest
+	(*ClockResponse)(nil),         // 17: syncagent.v1.ClockResponse
+	(*RelayRequest)(nil),          // 18: syncagent.v1.RelayRequest
+	(*GetRequest)(nil),            // 19: syncagent.v1.GetRequest
+	(*GetResponse)(nil),           // 20: syncagent.v1.GetResponse
+	(*ListRequest)(nil),           // 21: syncagent.v1.ListRequest
+	(*ListResponse)(nil),          // 22: syncagent.v1.ListResponse
+	(*CountRequest)(nil),          // 23: syncagent.v1.CountRequest
+	(*CountResponse)(nil),         // 24: syncagent.v1.CountResponse
+	(*WatchRequest)(nil),          // 25: syncagent.v1.WatchRequest
+	(*WatchResponse)(nil),         // 26: syncagent.v1.WatchResponse
+	(*Event)(nil),                 // 27: syncagent.v1.Event
+	(*StatusRequest)(nil),         // 28: syncagent.v1.StatusRequest
+	(*StatusResponse)(nil),        // 29: syncagent.v1.StatusResponse
+	(*Alarm)(nil),                 // 30: syncagent.v1.Alarm
+	(*Peer)(nil),                  // 31: syncagent.v1.Peer
+	(*Mirror)(nil),                // 32: syncagent.v1.Mirror
+	(*Trigger)(nil),               // 33: syncagent.v1.Trigger
+	(*PeersRequest)(nil),          // 34: syncagent.v1.PeersRequest
+	(*PeersResponse)(nil),         // 35: syncagent.v1.PeersResponse
+	(*PausePeersRequest)(nil),     // 36: syncagent.v1.PausePeersRequest
+	(*PausePeersResponse)(nil),    // 37: syncagent.v1.PausePeersResponse
+	(*ResumePeersRequest)(nil),    // 38: syncagent.v1.ResumePeersRequest
+	(*ResumePeersResponse)(nil),   // 39: syncagent.v1.ResumePeersResponse
+	(*ConfirmMirrorRequest)(nil),  // 40: syncagent.v1.ConfirmMirrorRequest
+	(*ConfirmMirrorResponse)(nil), // 41: syncagent.v1.ConfirmMirrorResponse
+	(*IDRequest)(nil),             // 42: syncagent.v1.IDRequest
+	(*IDResponse)(nil),            // 43: syncagent.v1.IDResponse
+	(*ReloadRequest)(nil),         // 44: syncagent.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 45: syncagent.v1.ReloadResponse
+	(*ShowRequest)(nil),           // 46: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 47: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 48: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 49: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 50: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 51: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 52: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 53: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 54: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 55: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 56: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 57: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 58: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 59: syncagent.v1.ErrorInfo
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 61: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	56, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	56, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	57, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
-	2,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
-	3,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
-	4,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
-	1,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
-	57, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
-	1,  // 8: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
-	1,  // 9: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
-	23, // 10: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
-	0,  // 11: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
-	1,  // 12: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
-	26, // 13: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
-	27, // 14: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
-	28, // 15: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
-	29, // 16: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	56, // 17: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	27, // 18: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	48, // 19: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	51, // 20: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
-	1,  // 21: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
-	1,  // 22: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	56, // 23: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
-	54, // 24: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
-	1,  // 25: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
-	2,  // 26: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	15, // 27: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	17, // 28: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	19, // 29: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	3,  // 30: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	5,  // 31: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	21, // 32: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	7,  // 33: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
-	9,  // 34: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
-	11, // 35: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
-	12, // 36: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
-	14, // 37: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
-	24, // 38: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	30, // 39: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	32, // 40: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	34, // 41: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	38, // 42: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	40, // 43: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
-	36, // 44: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	42, // 45: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	44, // 46: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	46, // 47: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	49, // 48: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	52, // 49: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	6,  // 50: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	16, // 51: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	18, // 52: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	20, // 53: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	6,  // 54: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	6,  // 55: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	22, // 56: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	8,  // 57: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	10, // 58: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
-	6,  // 59: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	13, // 60: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	6,  // 61: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	25, // 62: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	31, // 63: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	33, // 64: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	35, // 65: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	39, // 66: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	41, // 67: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
-	37, // 68: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	43, // 69: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	45, // 70: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	47, // 71: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	50, // 72: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	53, // 73: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	50, // [50:74] is the sub-list for method output_type
-	26, // [26:50] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	60, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	60, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	61, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	3,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
+	4,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
+	5,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
+	2,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
+	61, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	0,  // 8: syncagent.v1.WaitRequest.stage:type_name -> syncagent.v1.Stage
+	12, // 9: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
+	0,  // 10: syncagent.v1.HostProgress.stage:type_name -> syncagent.v1.Stage
+	61, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
+	12, // 12: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
+	2,  // 13: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
+	2,  // 14: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
+	27, // 15: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
+	1,  // 16: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
+	2,  // 17: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
+	30, // 18: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
+	31, // 19: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
+	32, // 20: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
+	33, // 21: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
+	60, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	31, // 23: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
+	52, // 24: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	55, // 25: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	2,  // 26: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
+	2,  // 27: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
+	60, // 28: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	58, // 29: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	2,  // 30: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
+	3,  // 31: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	19, // 32: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	21, // 33: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	23, // 34: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	4,  // 35: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	6,  // 36: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	25, // 37: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	8,  // 38: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	10, // 39: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
+	15, // 40: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	16, // 41: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
+	18, // 42: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
+	13, // 43: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
+	28, // 44: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	34, // 45: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	36, // 46: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	38, // 47: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	42, // 48: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	44, // 49: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
+	40, // 50: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	46, // 51: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	48, // 52: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	50, // 53: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	53, // 54: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	56, // 55: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	7,  // 56: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	20, // 57: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	22, // 58: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	24, // 59: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	7,  // 60: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	7,  // 61: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	26, // 62: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	9,  // 63: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	11, // 64: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
+	7,  // 65: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	17, // 66: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	7,  // 67: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	14, // 68: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
+	29, // 69: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	35, // 70: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	37, // 71: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	39, // 72: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	43, // 73: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	45, // 74: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	41, // 75: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	47, // 76: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	49, // 77: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	51, // 78: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	54, // 79: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	57, // 80: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	56, // [56:81] is the sub-list for method output_type
+	31, // [31:56] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -3889,15 +4272,15 @@ func file_agent_api_v1_syncagent_proto_init() {
 		(*Op_Put)(nil),
 		(*Op_Delete)(nil),
 	}
-	file_agent_api_v1_syncagent_proto_msgTypes[26].OneofWrappers = []any{}
-	file_agent_api_v1_syncagent_proto_msgTypes[28].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[29].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   55,
+			NumEnums:      2,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -66,6 +66,8 @@ const (
 	KVClockProcedure = "/syncagent.v1.KV/Clock"
 	// KVRelayProcedure is the fully-qualified name of the KV's Relay RPC.
 	KVRelayProcedure = "/syncagent.v1.KV/Relay"
+	// KVRolloutProcedure is the fully-qualified name of the KV's Rollout RPC.
+	KVRolloutProcedure = "/syncagent.v1.KV/Rollout"
 	// AgentStatusProcedure is the fully-qualified name of the Agent's Status RPC.
 	AgentStatusProcedure = "/syncagent.v1.Agent/Status"
 	// AgentPeersProcedure is the fully-qualified name of the Agent's Peers RPC.
@@ -111,8 +113,8 @@ type KVClient interface {
 	Watch(context.Context, *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error)
 	// History gives the versions of one path that this agent knows, newest first.
 	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
-	// Wait returns when enough agents hold a write on their disks, or when its time is over. It is no error if they do
-	// not: the answer says who does.
+	// Wait returns when enough agents are as far with a write as asked, when none of the others can get there, or when its
+	// time is over. It is no error if they are not: the answer says who is how far.
 	Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error)
 	// Restore writes the value and mode of a version from History anew. The result is a new version.
 	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error)
@@ -122,6 +124,8 @@ type KVClient interface {
 	// not win over what this agent shows fails with the code precondition: ask Clock and sign again. One that the agent
 	// has already is a success.
 	Relay(context.Context, *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error)
+	// Rollout tells how far every agent is with what this one shows at and below a path.
+	Rollout(context.Context, *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error)
 }
 
 // NewKVClient constructs a client for the syncagent.v1.KV service. By default, it uses the Connect
@@ -207,6 +211,12 @@ func NewKVClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.
 			connect.WithSchema(kVMethods.ByName("Relay")),
 			connect.WithClientOptions(opts...),
 		),
+		rollout: connect.NewClient[v1.RolloutRequest, v1.RolloutResponse](
+			httpClient,
+			baseURL+KVRolloutProcedure,
+			connect.WithSchema(kVMethods.ByName("Rollout")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -224,6 +234,7 @@ type kVClient struct {
 	restore *connect.Client[v1.RestoreRequest, v1.WriteResponse]
 	clock   *connect.Client[v1.ClockRequest, v1.ClockResponse]
 	relay   *connect.Client[v1.RelayRequest, v1.WriteResponse]
+	rollout *connect.Client[v1.RolloutRequest, v1.RolloutResponse]
 }
 
 // Put calls syncagent.v1.KV.Put.
@@ -286,6 +297,11 @@ func (c *kVClient) Relay(ctx context.Context, req *connect.Request[v1.RelayReque
 	return c.relay.CallUnary(ctx, req)
 }
 
+// Rollout calls syncagent.v1.KV.Rollout.
+func (c *kVClient) Rollout(ctx context.Context, req *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error) {
+	return c.rollout.CallUnary(ctx, req)
+}
+
 // KVHandler is an implementation of the syncagent.v1.KV service.
 type KVHandler interface {
 	// Put writes one path. When it returns, the write is durable on this agent.
@@ -305,8 +321,8 @@ type KVHandler interface {
 	Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error
 	// History gives the versions of one path that this agent knows, newest first.
 	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
-	// Wait returns when enough agents hold a write on their disks, or when its time is over. It is no error if they do
-	// not: the answer says who does.
+	// Wait returns when enough agents are as far with a write as asked, when none of the others can get there, or when its
+	// time is over. It is no error if they are not: the answer says who is how far.
 	Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error)
 	// Restore writes the value and mode of a version from History anew. The result is a new version.
 	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.WriteResponse], error)
@@ -316,6 +332,8 @@ type KVHandler interface {
 	// not win over what this agent shows fails with the code precondition: ask Clock and sign again. One that the agent
 	// has already is a success.
 	Relay(context.Context, *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error)
+	// Rollout tells how far every agent is with what this one shows at and below a path.
+	Rollout(context.Context, *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error)
 }
 
 // NewKVHandler builds an HTTP handler from the service implementation. It returns the path on which
@@ -397,6 +415,12 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 		connect.WithSchema(kVMethods.ByName("Relay")),
 		connect.WithHandlerOptions(opts...),
 	)
+	kVRolloutHandler := connect.NewUnaryHandler(
+		KVRolloutProcedure,
+		svc.Rollout,
+		connect.WithSchema(kVMethods.ByName("Rollout")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/syncagent.v1.KV/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case KVPutProcedure:
@@ -423,6 +447,8 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 			kVClockHandler.ServeHTTP(w, r)
 		case KVRelayProcedure:
 			kVRelayHandler.ServeHTTP(w, r)
+		case KVRolloutProcedure:
+			kVRolloutHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -478,6 +504,10 @@ func (UnimplementedKVHandler) Clock(context.Context, *connect.Request[v1.ClockRe
 
 func (UnimplementedKVHandler) Relay(context.Context, *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Relay is not implemented"))
+}
+
+func (UnimplementedKVHandler) Rollout(context.Context, *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Rollout is not implemented"))
 }
 
 // AgentClient is a client for the syncagent.v1.Agent service.
