@@ -9,7 +9,7 @@ TESTFLAGS ?=
 PREFIX   ?= /usr/local
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-ldflags := -s -w -X main.version=$(version)
+ldflags := -s -w -buildid= -X main.version=$(version)
 sources := $(shell find . -name '*.go' -not -path './.git/*' -not -path './bin/*')
 
 # The race detector needs cgo and a C compiler.
@@ -17,10 +17,10 @@ cc   := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $(firstword $(
 race := $(if $(cc),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz chaos faults bench build install deb proto clean
+.PHONY: help demo test lint fuzz chaos faults bench build install deb rpm tar packages proto clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z ]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build ## three agents on this machine, a cut and its healing; leaves nothing behind
 	@test/demo.sh bin/syncagent
@@ -62,8 +62,19 @@ build: ## bin/syncagent, static
 install: build ## bin/syncagent into $(DESTDIR)$(PREFIX)/bin
 	install -D -m 0755 bin/syncagent '$(DESTDIR)$(PREFIX)/bin/syncagent'
 
-deb: build ## dist/syncagent_VERSION_ARCH.deb, the same bytes for the same commit
-	@configs/deb.sh '$(version)'
+# bin/syncagent is of this machine and writes completions and man pages; the program that is packed may be of another.
+arch   = $(or $(GOARCH),$(shell $(GO) env GOARCH))
+packed = dist/linux-$(arch)/syncagent
+
+deb rpm tar: ## a package for GOARCH (amd64, arm64) under dist/; the same commit gives the same bytes
+	@$(MAKE) --no-print-directory build GOARCH=$$($(GO) env GOHOSTARCH)
+	@mkdir -p $(dir $(packed))
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(arch) $(GO) build -trimpath -ldflags '$(ldflags)' -o $(packed) ./cmd/syncagent
+	configs/package.sh $@ '$(version)' $(arch) $(packed) bin/syncagent
+
+packages: ## all packages for amd64 and arm64, with SHA256SUMS
+	@for arch in amd64 arm64; do for kind in deb rpm tar; do $(MAKE) --no-print-directory $$kind GOARCH=$$arch || exit; done; done
+	cd dist && sha256sum *.deb *.rpm *.tar.gz >SHA256SUMS && cat SHA256SUMS
 
 proto: ## generate the API code from its .proto file
 	$(GO) run ./agent/internal/protogen agent/api/v1/syncagent.proto agent/api/health/v1/health.proto

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,10 +21,16 @@ func read(t *testing.T, name string) string {
 	return string(b)
 }
 
-// TestUnit holds that the unit parses, and that the service stays as locked up as it is.
-func TestUnit(t *testing.T) {
+// TestUnits holds that the units parse, and that the services stay as locked up as they are. The mirror's runs as root.
+func TestUnits(t *testing.T) {
+	for unit, threshold := range map[string]string{"syncagent.service": "15", "syncagent-mirror@.service": "25"} {
+		t.Run(unit, func(t *testing.T) { checkUnit(t, unit, threshold) })
+	}
+}
+
+func checkUnit(t *testing.T, unit, threshold string) {
 	section, seen := "", map[string]bool{}
-	for i, line := range strings.Split(read(t, "syncagent.service"), "\n") {
+	for i, line := range strings.Split(read(t, unit), "\n") {
 		switch {
 		case line == "" || line[0] == '#':
 		case regexp.MustCompile(`^\[(Unit|Service|Install)\]$`).MatchString(line):
@@ -44,9 +49,9 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Skip("systemd-analyze is not installed: the unit was not rated")
 	}
-	out, err := exec.Command(analyze, "security", "--offline=true", "--threshold=15", "syncagent.service").CombinedOutput()
+	out, err := exec.Command(analyze, "security", "--offline=true", "--threshold="+threshold, "./"+unit).CombinedOutput()
 	if err != nil {
-		t.Errorf("the unit's exposure is over 1.5: %v\n%s", err, out)
+		t.Errorf("the unit's exposure is over %s tenths: %v\n%s", threshold, err, out)
 	}
 }
 
@@ -79,11 +84,17 @@ func TestAlerts(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
+	cases := read(t, "alerts_test.yml")
+	for _, r := range file.Groups[0].Rules {
+		if !strings.Contains(cases, `alertname="`+r.Alert+`"`) {
+			t.Errorf("no case in alerts_test.yml expects %s", r.Alert)
+		}
+	}
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
-		t.Skip("promtool is not installed: the expressions were not parsed")
+		t.Skip("promtool is not installed: the rules were not run")
 	}
-	if out, err := exec.Command(promtool, "check", "rules", "alerts.yml").CombinedOutput(); err != nil {
+	if out, err := exec.Command(promtool, "test", "rules", "alerts_test.yml").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -143,113 +154,5 @@ func TestDockerfile(t *testing.T) {
 		if err := json.Unmarshal([]byte(got[name]), &words); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-// TestDaemonSet holds what keeps an agent on Kubernetes the same member, and small in rights.
-func TestDaemonSet(t *testing.T) {
-	d := yaml.NewDecoder(strings.NewReader(read(t, "k8s/daemonset.yaml")))
-	var space, set map[string]any
-	if err := d.Decode(&space); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Decode(&set); err != nil {
-		t.Fatal(err)
-	}
-	if space["kind"] != "Namespace" || set["kind"] != "DaemonSet" {
-		t.Fatalf("%v, %v", space["kind"], set["kind"])
-	}
-	at := func(path string) string {
-		file := read(t, "k8s/daemonset.yaml")
-		_, second, _ := strings.Cut(file, "\n---\n")
-		p, err := yaml.PathString(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var v any
-		if err := p.Read(strings.NewReader(second), &v); err != nil {
-			t.Errorf("%s: %v", path, err)
-		}
-		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	for path, want := range map[string]string{
-		"$.spec.template.spec.containers[0].args":                                     `["agent","--config","/data/syncagent.yaml"]`,
-		"$.spec.template.spec.containers[0].securityContext.capabilities.drop[0]":     `"ALL"`,
-		"$.spec.template.spec.containers[0].securityContext.readOnlyRootFilesystem":   `true`,
-		"$.spec.template.spec.initContainers[0].securityContext.capabilities.drop[0]": `"ALL"`,
-		"$.spec.template.spec.containers[0].volumeMounts[0].mountPath":                `"/data"`,
-		"$.spec.template.spec.volumes[0].hostPath.path":                               `"/var/lib/syncagent"`,
-		"$.spec.template.spec.containers[0].readinessProbe.httpGet.path":              `"/readyz"`,
-		"$.spec.selector.matchLabels":                                                 `{"app.kubernetes.io/name":"syncagent"}`,
-		"$.spec.template.metadata.labels":                                             `{"app.kubernetes.io/name":"syncagent"}`,
-	} {
-		if got := at(path); got != want {
-			t.Errorf("%s is %s, want %s", path, got, want)
-		}
-	}
-}
-
-// TestDeb builds a package of a stand-in for the program, twice, and looks into it.
-func TestDeb(t *testing.T) {
-	for _, tool := range []string{"dpkg-deb", "dpkg", "git"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(tool + " is not installed: no package was built")
-		}
-	}
-	tree := t.TempDir()
-	if err := os.CopyFS(filepath.Join(tree, "configs"), os.DirFS(".")); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{
-		"bin/syncagent": "#!/bin/sh\necho completion\n", "README.md": "x", "CHANGELOG.md": "x", "LICENSE": "x", "docs/a.md": "x",
-	} {
-		if err := os.MkdirAll(filepath.Join(tree, filepath.Dir(name)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(tree, name), []byte(text), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	run := func(name string, args ...string) string {
-		t.Helper()
-		cmd := exec.Command(name, args...)
-		cmd.Dir, cmd.Env = tree, append(os.Environ(), "SOURCE_DATE_EPOCH=1790000000")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-		return string(out)
-	}
-	build := func() string {
-		run("sh", "configs/deb.sh", "v1.2.3")
-		files, _ := filepath.Glob(filepath.Join(tree, "dist/syncagent_1.2.3_*.deb"))
-		if len(files) != 1 {
-			t.Fatalf("made %v", files)
-		}
-		return files[0]
-	}
-	deb := build()
-	first := read(t, deb)
-	if read(t, build()) != first {
-		t.Error("two builds differ")
-	}
-	list := run("dpkg-deb", "--contents", deb)
-	for _, want := range []string{
-		`-rwxr-xr-x root/root .* \./usr/bin/syncagent\n`, `-rw-r--r-- root/root .* \./usr/lib/systemd/system/syncagent.service\n`,
-		`\./usr/lib/sysusers.d/syncagent.conf\n`, `\./etc/syncagent/syncagent.yaml\n`, `\./usr/share/bash-completion/completions/syncagent\n`,
-	} {
-		if !regexp.MustCompile(want).MatchString(list) {
-			t.Errorf("no %s in\n%s", want, list)
-		}
-	}
-	if info := run("dpkg-deb", "--info", deb, "conffiles"); info != "/etc/syncagent/syncagent.yaml\n" {
-		t.Errorf("conffiles %q", info)
-	}
-	if info := run("dpkg-deb", "--field", deb, "Version"); info != "1.2.3\n" {
-		t.Errorf("version %q", info)
 	}
 }
