@@ -120,11 +120,13 @@ func (w *wants) came(c record.ChunkWant) (whole bool) {
 	return len(o.missing) == 0
 }
 
-// free lets others be asked for a chunk at once.
-func (w *wants) free(c record.ChunkWant) {
+// free lets others be asked for chunks at once.
+func (w *wants) free(cs ...record.ChunkWant) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.asked, c.Chunk)
+	for _, c := range cs {
+		delete(w.asked, c.Chunk)
+	}
 }
 
 // ChunkWants gives up to limit chunks to ask a peer for now, only such as the peer may read. None while the disk is
@@ -167,6 +169,9 @@ func (s *Store) TakeChunk(_ context.Context, from record.PublicKey, want record.
 	}
 	return nil
 }
+
+// GiveBack takes back wants that a peer did not answer: others may be asked at once.
+func (s *Store) GiveBack(wants []record.ChunkWant) { s.wants.free(wants...) }
 
 // ServeChunk answers another agent's chunk want. The right to read is checked on the path of the entry that names the
 // chunk, and the chunk against its ID.

@@ -113,7 +113,13 @@ func TestG5_BatchWithALargeValueIsAllOrNothing(t *testing.T) {
 	if got := b.tree(); got != "/p/small=before " {
 		t.Fatalf("without the chunks b shows %.100q", got)
 	}
-	if held, err := b.Holds(b.network.PathKey("/p/small"), mustShow(t, a, "/p/small")); held || err != nil {
+	s, err := b.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := s.Holds(b.network.PathKey("/p/small"), mustShow(t, a, "/p/small"))
+	s.Close()
+	if held || err != nil {
 		t.Errorf("b says that it holds the write: %v", err)
 	}
 	b.tended()

@@ -48,6 +48,7 @@ func (n *Node) wantsLoop(ctx context.Context) error {
 		}
 		for _, s := range n.members() {
 			ring(s.fetchBell)
+			ring(s.chunkBell)
 		}
 	}
 }
@@ -166,6 +167,8 @@ func (n *Node) serveEntries(ctx context.Context, s *session, f *frames) error {
 		switch kind {
 		case frameWants:
 			err = n.answer(s, f, payload)
+		case frameChunkWants:
+			err = n.serveChunks(s, f, payload)
 		case framePush:
 			err = n.takePush(ctx, s, payload)
 		}

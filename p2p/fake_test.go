@@ -62,6 +62,7 @@ type fakeReplica struct {
 	key  ed25519.PrivateKey
 	self record.PublicKey
 	node *Node
+	fakeChunks
 
 	mu      sync.Mutex
 	policy  *fakePolicy
@@ -87,7 +88,8 @@ func newFake(key ed25519.PrivateKey, policy *fakePolicy) *fakeReplica {
 		panic(err)
 	}
 	r := &fakeReplica{key: key, self: record.KeyOf(key), policy: &fakePolicy{},
-		blocks: map[record.Digest]*record.Block{genesis.Digest: genesis}, heads: map[record.Digest]bool{genesis.Digest: true},
+		fakeChunks: fakeChunks{held: map[record.ID][]byte{}, asked: map[record.ID]bool{}},
+		blocks:     map[record.Digest]*record.Block{genesis.Digest: genesis}, heads: map[record.Digest]bool{genesis.Digest: true},
 		chains: map[chainKey][]record.Digest{}, parked: map[record.Digest]*record.Block{},
 		entries: map[record.ID][]byte{}, slots: map[record.ID]record.Want{}, tags: map[record.ID][]record.Tag{},
 		given: map[record.ID]time.Time{}, seen: map[record.PublicKey]int{}}

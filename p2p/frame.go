@@ -37,9 +37,11 @@ const (
 	// 26 asked whether a write is stored, before there was a release.
 	frameProgress byte = 27
 
-	frameWants   byte = 30 // entry streams
-	frameAnswers byte = 31
-	framePush    byte = 32
+	frameWants      byte = 30 // entry streams
+	frameAnswers    byte = 31
+	framePush       byte = 32
+	frameChunkWants byte = 33
+	frameChunk      byte = 34
 
 	frameHave   byte = 40 // policy streams
 	framePolicy byte = 41

@@ -81,7 +81,8 @@ type Node struct {
 	dialBell   chan struct{} // somebody may have to be dialled
 	policyBell chan struct{} // standings and policies have to be looked at
 	syncBell   chan struct{} // a session may need a sync
-	wantsBell  chan struct{} // the replica wants entries
+	wantsBell  chan struct{} // the replica wants entries or chunks
+	chunkTurns chan struct{} // tokens
 	received   atomic.Int64  // bytes of frames and messages
 	changed    atomic.Int64  // uptime when the replica got its last block
 
@@ -119,7 +120,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		o: o, log: o.Log, self: record.KeyOf(o.Key), genesis: record.DigestOf(record.GenesisBlock(o.Network, 0)), gate: newGater(o.Log),
 		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
-		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1),
+		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1), chunkTurns: make(chan struct{}, chunkPeers),
 		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, needed: map[record.PublicKey]int{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(),
 	}
 	n.gate.onBan = func(p peer.ID) { go n.closePeer(p) }
@@ -321,7 +322,7 @@ func (n *Node) Paused() bool { return n.gate.isPaused() }
 // those who lost their membership are closed, and all others are told.
 func (n *Node) PolicyChanged() { ring(n.policyBell) }
 
-// WantsChanged tells the node that the replica wants entries.
+// WantsChanged tells the node that the replica wants entries or chunks.
 func (n *Node) WantsChanged() { ring(n.wantsBell) }
 
 func (n *Node) closePeer(p peer.ID) {

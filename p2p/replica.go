@@ -31,6 +31,15 @@ type Replica interface {
 	Answered(ctx context.Context, from record.PublicKey, wants []record.Want, answers []record.Answer) error
 	// Serve answers another agent's wants. It checks the read right on the entry's own path.
 	Serve(reader record.PublicKey, wants []record.Want) []record.Answer
+	// ChunkWants gives up to limit chunks of large values to ask this peer for now. What was given is not given again
+	// before it came back by TakeChunk or GiveBack, or half a minute has passed.
+	ChunkWants(peer record.PublicKey, limit int) []record.ChunkWant
+	// TakeChunk brings a peer's answer to a chunk want and returns when the chunk is durable.
+	TakeChunk(ctx context.Context, from record.PublicKey, want record.ChunkWant, answer record.Answer) error
+	// GiveBack takes back wants that the peer did not answer: others may be asked at once.
+	GiveBack(wants []record.ChunkWant)
+	// ServeChunk answers another agent's chunk want. It checks the read right on the path of the entry that names it.
+	ServeChunk(reader record.PublicKey, want record.ChunkWant) record.Answer
 	// Policies gives the signed policy texts to hand on, the one in force first; none if there is no policy yet.
 	Policies() [][]byte
 	// OfferPolicy takes a signed text from outside. It returns nil for one that is known already or now kept.

@@ -158,6 +158,7 @@ func (n *Node) noteSync(s *session, r synced, err error) {
 	n.stats.syncs.WithLabelValues("done").Inc()
 	s.syncFaults, s.syncAfter, s.lastSync = 0, time.Time{}, now
 	ring(s.fetchBell)
+	ring(s.chunkBell)
 	if r.blocks > 0 {
 		s.fetchAfter, s.fetchMiss = time.Time{}, 0
 		n.log.Debug("synced", "peer", s.id, "blocks", r.blocks)

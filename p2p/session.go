@@ -35,6 +35,7 @@ type session struct {
 	hintBell   chan struct{} // send our digest
 	policyBell chan struct{} // swap policies
 	fetchBell  chan struct{} // ask for entries
+	chunkBell  chan struct{} // ask for chunks
 
 	pushes *mailbox[[]byte]  // payloads of push frames
 	inbox  *mailbox[*gossip] // from the topic
@@ -111,8 +112,8 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
 		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
-		progressAsks: make(chan struct{}, progressAsks),
-		pushes:       newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
+		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks),
+		pushes: newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
 	s.touch()
 	n.sessions[p] = s
 	n.handlers.Add(1)
@@ -172,6 +173,7 @@ func (n *Node) runSession(ctx context.Context, s *session) {
 	if s.standing == member {
 		parts.Go(func() { n.controls(ctx, s) })
 		parts.Go(func() { n.fetches(ctx, s) })
+		parts.Go(func() { n.chunkFetches(ctx, s) })
 		parts.Go(func() { n.pushLoop(ctx, s) })
 		parts.Go(func() { n.gossipLoop(ctx, s) })
 	}

@@ -149,6 +149,7 @@ type counters struct {
 	garbage prometheus.Counter
 	dropped prometheus.Counter
 	entries prometheus.Counter
+	chunks  prometheus.Counter
 	syncs   *prometheus.CounterVec
 	blocks  *prometheus.CounterVec
 }
@@ -165,6 +166,7 @@ func (n *Node) register(r prometheus.Registerer) error {
 		garbage: counter("peer_garbage_total", "Malformed messages and frames from peers."),
 		dropped: counter("publish_dropped_total", "Own blocks and pushes dropped because a queue was full; sync brings them."),
 		entries: counter("entries_fetched_total", "Entries that peers gave when asked."),
+		chunks:  counter("chunks_fetched_total", "Chunks of large values that peers gave when asked."),
 		syncs:   vec("syncs_total", "Syncs with a peer that we began.", "result"),
 		blocks:  vec("blocks_received_total", "New blocks from peers.", "road"),
 	}
@@ -175,7 +177,7 @@ func (n *Node) register(r prometheus.Registerer) error {
 		Help: "Members connected now."}, func() float64 { return float64(len(n.members())) })
 	received := prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "syncagent", Name: "peer_received_bytes_total",
 		Help: "Bytes of frames and gossip messages from peers."}, func() float64 { return float64(n.received.Load()) })
-	for _, c := range []prometheus.Collector{n.stats.garbage, n.stats.dropped, n.stats.entries, n.stats.syncs, n.stats.blocks, connected, received} {
+	for _, c := range []prometheus.Collector{n.stats.garbage, n.stats.dropped, n.stats.entries, n.stats.chunks, n.stats.syncs, n.stats.blocks, connected, received} {
 		if err := r.Register(c); err != nil {
 			return err
 		}
