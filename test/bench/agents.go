@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,11 +34,14 @@ func agentFigures() []figure {
 	}
 }
 
-var program string
+var (
+	program = flag.String("program", "", "measure this binary instead of building one: the one before a change, beside the one after it")
+	built   string // directory of the one that was built
+)
 
 // buildProgram builds the program once.
 func buildProgram() error {
-	if program != "" {
+	if *program != "" {
 		return nil
 	}
 	dir, err := os.MkdirTemp("", "bench")
@@ -49,13 +53,13 @@ func buildProgram() error {
 	if err := cmd.Run(); err != nil {
 		return err
 	}
-	program = filepath.Join(dir, "syncagent")
+	built, *program = dir, filepath.Join(dir, "syncagent")
 	return nil
 }
 
-func stopProgram() {
-	if program != "" {
-		_ = os.RemoveAll(filepath.Dir(program))
+func removeProgram() {
+	if built != "" {
+		_ = os.RemoveAll(built)
 	}
 }
 
@@ -67,7 +71,7 @@ type host struct {
 }
 
 func (h *host) run(args ...string) (string, error) {
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(*program, args...)
 	cmd.Env = append(os.Environ(), "HOME="+h.dir, "SYNCAGENT_CONFIG="+filepath.Join(h.dir, "syncagent.yaml"))
 	out, err := cmd.Output()
 	var exit *exec.ExitError
@@ -84,7 +88,7 @@ func (h *host) start() error {
 		return err
 	}
 	defer r.Close() //nolint:errcheck // it is only read
-	cmd := exec.Command(program, "agent", "--ready-fd", "3")
+	cmd := exec.Command(*program, "agent", "--ready-fd", "3")
 	cmd.Env = append(os.Environ(), "HOME="+h.dir, "SYNCAGENT_CONFIG="+filepath.Join(h.dir, "syncagent.yaml"))
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
