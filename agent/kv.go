@@ -141,7 +141,7 @@ func (k *kv) watch(ctx context.Context, r *apiv1.WatchRequest, out func(context.
 	ctx, cancel := k.streaming(ctx)
 	defer cancel()
 	w := newWatcher(ctx, k.store, out)
-	return streamError(ctx, w.run(watchOptions{prefixes: prefixes, since: r.GetSince(), values: r.GetValues()}))
+	return streamError(ctx, w.run(watchOptions{prefixes: prefixes, since: r.GetSince(), values: r.GetValues(), durable: r.GetDurable()}))
 }
 
 const maxWatchPrefixes = 256

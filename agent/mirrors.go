@@ -271,7 +271,8 @@ func (r failedReader) Read([]byte) (int, error) { return 0, r.err }
 
 // Watch implements mirror.Source.
 func (s storeSource) Watch(ctx context.Context, prefix, cursor string, fn func(mirror.Change) error) error {
-	err := s.store.Watch(ctx, watchOptions{prefixes: []string{prefix}, since: cursor}, func(e crdtstore.Event) error {
+	o := watchOptions{prefixes: []string{prefix}, since: cursor, durable: true} // no file is ahead of its store
+	err := s.store.Watch(ctx, o, func(e crdtstore.Event) error {
 		switch e.Type {
 		case crdtstore.EventReset:
 			return mirror.ErrReset

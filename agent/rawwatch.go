@@ -75,8 +75,10 @@ func parseWatch(r *http.Request) (*apiv1.WatchRequest, error) {
 			}
 		case name == "values" && slices.Contains([]string{"true", "false"}, values[0]):
 			out.Values = values[0] == "true"
+		case name == "durable" && slices.Contains([]string{"true", "false"}, values[0]):
+			out.Durable = values[0] == "true"
 		default:
-			return nil, badRequest("query parameter %q: only since, prefix and values=true are known", name)
+			return nil, badRequest("query parameter %q: only since, prefix, values=true and durable=true are known", name)
 		}
 	}
 	if prefix != "" && prefix != "/" || len(out.Prefixes) == 0 {

@@ -157,6 +157,7 @@ func TestRawWatchRefuses(t *testing.T) {
 		{http.MethodGet, "/v1/watch/a?sience=1", http.StatusBadRequest},
 		{http.MethodGet, "/v1/watch/a?since=1&since=2", http.StatusBadRequest},
 		{http.MethodGet, "/v1/watch/a?values=yes", http.StatusBadRequest},
+		{http.MethodGet, "/v1/watch/a?durable=1", http.StatusBadRequest},
 		{http.MethodGet, "/v1/watch/a?since=zzz", http.StatusBadRequest},
 		{http.MethodGet, "/v1/watch/a/../b", http.StatusBadRequest},
 		{http.MethodGet, "/v1/watch/a%2fb", http.StatusBadRequest},

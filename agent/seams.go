@@ -37,6 +37,7 @@ type watchOptions struct {
 	prefixes []string
 	since    string
 	values   bool
+	durable  bool // tell only what survives a power cut
 }
 
 // snapshot is one state of the store. It is used by one goroutine.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -15,7 +16,14 @@ import (
 )
 
 // badgerKV keeps the rows in badger. Commits are not synced one by one: the store syncs once for a whole group.
-type badgerKV struct{ db *badger.DB }
+type badgerKV struct {
+	db   *badger.DB
+	logs logs
+	big  atomic.Bool // a value went to the value log and may not be synced
+}
+
+// bigValue is from what size on badger puts a value into its value log.
+const bigValue = 1 << 20
 
 // openBadger opens or makes the rows in dir. The settings are for a small agent: badger's own take up to 700 MB.
 func openBadger(dir string, log *slog.Logger) (*badgerKV, error) {
@@ -32,7 +40,7 @@ func openBadger(dir string, log *slog.Logger) (*badgerKV, error) {
 		WithBlockCacheSize(16 << 20).
 		WithIndexCacheSize(16 << 20).
 		WithValueLogFileSize(64 << 20).
-		WithValueThreshold(1 << 20). // values stay in the LSM tree, so one log holds every row
+		WithValueThreshold(bigValue). // values stay in the LSM tree, so one log holds nearly every row
 		WithNumCompactors(2).
 		WithNumLevelZeroTables(4).
 		WithCompression(options.Snappy). // salvage.go knows
@@ -47,7 +55,7 @@ func openBadger(dir string, log *slog.Logger) (*badgerKV, error) {
 		}
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	return &badgerKV{db}, nil
+	return &badgerKV{db: db, logs: logs{dir: dir, datasync: datasync}}, nil
 }
 
 // dropEmptyMemtables removes memtable files of no bytes. A kill between badger's truncate and unlink leaves them, and
@@ -77,6 +85,9 @@ func (b *badgerKV) Commit(r *rows) error {
 		if v == nil {
 			err = txn.Delete([]byte(k))
 		} else {
+			if len(v) >= bigValue {
+				b.big.Store(true)
+			}
 			err = txn.Set([]byte(k), v)
 		}
 		if err != nil {
@@ -90,13 +101,20 @@ func (b *badgerKV) Commit(r *rows) error {
 }
 
 func (b *badgerKV) Sync() error {
-	if err := b.db.Sync(); err != nil {
+	err := b.logs.sync()
+	if err == nil && b.big.Swap(false) {
+		if err = b.db.Sync(); err != nil {
+			b.big.Store(true)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("sync store: %w", err)
 	}
 	return nil
 }
 
 func (b *badgerKV) Close() error {
+	b.logs.close()
 	if err := b.db.Close(); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}

@@ -2,14 +2,17 @@ package crdtstore
 
 import "syncagent/crdtstore/record"
 
-// Holds tells whether the write that the version names is here and ready: its block is stored, and with it all its
-// entries that this agent may read. The path key is that of the version's slot.
+// Holds tells whether the write that the version names is here, ready and on disk: its block is stored, and with it all
+// its entries that this agent may read. The path key is that of the version's slot.
 func (n *Snapshot) Holds(k record.Tag, v record.Version) (bool, error) {
 	if _, there, err := n.view.Get(slotKey(k, v)); err != nil || !there {
 		return false, err
 	}
-	_, waits, err := n.view.Get(unreadyKey(v.Write))
-	return err == nil && !waits, err
+	if _, waits, err := n.view.Get(unreadyKey(v.Write)); err != nil || waits {
+		return false, err
+	}
+	err := n.s.kv.Sync() // somebody counts on it
+	return err == nil, err
 }
 
 // Shown gives the version that decides what a path shows, which may be that of a delete; zero if there is none. Visible

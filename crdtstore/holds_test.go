@@ -9,7 +9,7 @@ import (
 
 // TestHolds holds that a write counts as held on an agent only when all of it is there.
 func TestHolds(t *testing.T) {
-	_, a, b, _ := three(t, 1)
+	net, a, b, _ := three(t, 1)
 	ctx := context.Background()
 	v, err := a.Write(ctx, []Op{{Path: "/x/1", Value: []byte("one")}, {Path: "/x/2", Value: []byte("two")}})
 	if err != nil {
@@ -45,4 +45,7 @@ func TestHolds(t *testing.T) {
 	b.fetch(a)
 	want(b, "/x/1", 0, true)
 	want(b, "/x/2", 1, true)
+	if cut := net.start("b", b.disk.powerCut(0)); cut.get("/x/1") != "one" {
+		t.Error("who was told that b holds the write lost it by a power cut")
+	}
 }

@@ -48,7 +48,7 @@ func (n *simNode) resume() {
 
 // open begins as Watch does, with the cursor if there is one.
 func (w *simWatcher) open() {
-	w.w = &watch{s: w.n.store, o: WatchOptions{Prefixes: []string{w.prefix}, Since: w.cursor}, fn: w.take}
+	w.w = &watch{s: w.n.store, o: WatchOptions{Prefixes: []string{w.prefix}, Since: w.cursor, Durable: w.prefix == "/"}, fn: w.take}
 	if w.cursor != "" {
 		number, run, mine, err := w.n.store.parseCursor(w.cursor)
 		if err != nil {

@@ -14,6 +14,7 @@ type WatchOptions struct {
 	Prefixes []string // at least one
 	Since    string   // cursor of an earlier event; empty: tell the present state first
 	Values   bool     // bring values
+	Durable  bool     // tell of a change only once it survives a power cut: what is told may be carried on, to a file say
 }
 
 // cursor names a place in this agent's change feed: agent, store, run and number.
@@ -38,9 +39,9 @@ func (s *Store) parseCursor(text string) (number, run uint64, mine bool, err err
 // Watch tells fn of every change below the prefixes until ctx ends or fn fails. First the present state, then
 // EventSynced, then changes; with Since only the changes after it, or EventReset and the present state if that is no
 // longer possible. The events of one write come together, all but the last with More. Between two events of a path
-// intermediate versions may be left out; the last is always told. What is told as a change survives a power cut: it may
-// be carried on, to a file say. Fn is called by one goroutine; a slow one delays
-// nobody else.
+// intermediate versions may be left out; the last is always told. What came from others is told up to a second before it
+// survives a power cut, unless Durable asks for more; a cursor of what was lost leads to EventReset. Fn is called by one
+// goroutine; a slow one delays nobody else.
 func (s *Store) Watch(ctx context.Context, o WatchOptions, fn func(Event) error) error {
 	bell, cancel := s.bell()
 	defer cancel()
@@ -143,7 +144,7 @@ func (w *watch) next(ctx context.Context) (bool, error) {
 	if lost {
 		return true, w.present(ctx, true)
 	}
-	if len(events) > 0 {
+	if len(events) > 0 && w.o.Durable {
 		if err := w.s.durable(w.number); err != nil {
 			return false, err
 		}

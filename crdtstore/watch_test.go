@@ -17,10 +17,14 @@ type watcher struct {
 }
 
 func (nd *node) watch(t *testing.T, since string, prefixes ...string) *watcher {
+	return nd.watchWith(t, WatchOptions{Prefixes: prefixes, Since: since, Values: true})
+}
+
+func (nd *node) watchWith(t *testing.T, o WatchOptions) *watcher {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watcher{t: t, events: make(chan Event, 10_000), cancel: cancel, done: make(chan error, 1)}
 	go func() {
-		w.done <- nd.Watch(ctx, WatchOptions{Prefixes: prefixes, Since: since, Values: true}, func(e Event) error {
+		w.done <- nd.Watch(ctx, o, func(e Event) error {
 			w.events <- e
 			return nil
 		})
@@ -130,9 +134,9 @@ func TestG12_CursorOfALostPastStartsOver(t *testing.T) {
 	}
 }
 
-func TestG4_WhatAWatchToldSurvivesAPowerCut(t *testing.T) {
+func TestG4_WhatADurableWatchToldSurvivesAPowerCut(t *testing.T) {
 	n, a, b, _ := three(t, 1)
-	w := a.watch(t, "", "/p")
+	w := a.watchWith(t, WatchOptions{Prefixes: []string{"/p"}, Values: true, Durable: true})
 	w.next()
 	b.put("/p", "told")
 	a.pull(b)

@@ -72,7 +72,7 @@ type failedReader struct{ err error }
 func (r failedReader) Read([]byte) (int, error) { return 0, r.err }
 
 func (s apiSource) Watch(ctx context.Context, prefix, cursor string, fn func(mirror.Change) error) error {
-	stream, err := s.client.KV.Watch(ctx, connect.NewRequest(&apiv1.WatchRequest{Prefixes: []string{prefix}, Since: cursor}))
+	stream, err := s.client.KV.Watch(ctx, connect.NewRequest(&apiv1.WatchRequest{Prefixes: []string{prefix}, Since: cursor, Durable: true}))
 	if err != nil {
 		return err
 	}

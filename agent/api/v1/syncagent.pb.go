@@ -1715,8 +1715,11 @@ type WatchRequest struct {
 	// At least one, as in ListRequest.
 	Prefixes []string `protobuf:"bytes,1,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
 	// A cursor of this agent. Empty: begin with the present state.
-	Since         string `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
-	Values        bool   `protobuf:"varint,3,opt,name=values,proto3" json:"values,omitempty"`
+	Since  string `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	Values bool   `protobuf:"varint,3,opt,name=values,proto3" json:"values,omitempty"`
+	// Tell of a change only once it survives a power cut of this host, for who carries it on to a file. Otherwise what came
+	// from other agents is told up to a second earlier. A cursor of what was lost leads to EVENT_TYPE_RESET.
+	Durable       bool `protobuf:"varint,4,opt,name=durable,proto3" json:"durable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1768,6 +1771,13 @@ func (x *WatchRequest) GetSince() string {
 func (x *WatchRequest) GetValues() bool {
 	if x != nil {
 		return x.Values
+	}
+	return false
+}
+
+func (x *WatchRequest) GetDurable() bool {
+	if x != nil {
+		return x.Durable
 	}
 	return false
 }
@@ -3901,11 +3911,12 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\fCountRequest\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\"%\n" +
 	"\rCountResponse\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\x03R\x05count\"X\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\"r\n" +
 	"\fWatchRequest\x12\x1a\n" +
 	"\bprefixes\x18\x01 \x03(\tR\bprefixes\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\tR\x05since\x12\x16\n" +
-	"\x06values\x18\x03 \x01(\bR\x06values\"<\n" +
+	"\x06values\x18\x03 \x01(\bR\x06values\x12\x18\n" +
+	"\adurable\x18\x04 \x01(\bR\adurable\"<\n" +
 	"\rWatchResponse\x12+\n" +
 	"\x06events\x18\x01 \x03(\v2\x13.syncagent.v1.EventR\x06events\"\x8b\x01\n" +
 	"\x05Event\x12+\n" +
