@@ -11,8 +11,13 @@ func (n *Snapshot) Holds(k record.Tag, v record.Version) (bool, error) {
 	if _, waits, err := n.view.Get(unreadyKey(v.Write)); err != nil || waits {
 		return false, err
 	}
-	err := n.s.kv.Sync() // somebody counts on it
-	return err == nil, err
+	if !n.synced { // somebody counts on what is told
+		if err := n.s.kv.Sync(); err != nil {
+			return false, err
+		}
+		n.synced = true
+	}
+	return true, nil
 }
 
 // Shown gives the version that decides what a path shows, which may be that of a delete; zero if there is none. Visible

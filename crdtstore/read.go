@@ -17,6 +17,7 @@ type Snapshot struct {
 	counters counters
 	policy   *acl.Policy
 	judge    bool // the rows are being put right after a policy change: judge what they say
+	synced   bool // what it shows survives a power cut
 	now      int64
 }
 
