@@ -30,6 +30,7 @@ type MirrorConfig struct {
 	Include      []string       `yaml:"include"`
 	Exclude      []string       `yaml:"exclude"`
 	Drift        string         `yaml:"drift"`
+	Swap         string         `yaml:"swap"`
 	MaxDelete    Share          `yaml:"max_delete"`
 	Check        []string       `yaml:"check"`
 	OnChange     []string       `yaml:"on_change"`
@@ -168,6 +169,9 @@ func (m *MirrorConfig) checkRules(k *check, key string) {
 	if m.Drift != "" {
 		k.oneOf(key+".drift", m.Drift, string(mirror.DriftRestore), string(mirror.DriftKeep), string(mirror.DriftReport))
 	}
+	if m.Swap != "" {
+		k.oneOf(key+".swap", m.Swap, string(mirror.SwapFiles), string(mirror.SwapDirectory))
+	}
 	for _, list := range []struct {
 		name     string
 		patterns []string
@@ -197,6 +201,7 @@ func (m *MirrorConfig) checkMode(k *check, key string) {
 		{"preserve_mode", m.PreserveMode, []mirror.Mode{mirror.ModePush, mirror.ModeBoth}},
 		{"conflict_copy", m.ConflictCopy, []mirror.Mode{mirror.ModeBoth}},
 		{"drift", m.Drift != "", []mirror.Mode{mirror.ModePull, mirror.ModePush}},
+		{"swap", m.Swap == string(mirror.SwapDirectory), []mirror.Mode{mirror.ModePull}},
 		{"check", len(m.Check) > 0, []mirror.Mode{mirror.ModePull, mirror.ModeBoth}},
 		{"on_change", len(m.OnChange) > 0, []mirror.Mode{mirror.ModePull, mirror.ModeBoth}},
 	} {

@@ -92,7 +92,7 @@ func newMirror(mc *MirrorConfig, c *Config, configured []trigger.Spec, s store, 
 		Prefix: mc.Prefix, Dir: mc.Dir, StateDir: filepath.Join(c.DataDir, "mirrors"),
 		FileMode: fs.FileMode(mc.FileMode), Owner: mc.Owner, Group: mc.Group, Include: mc.Include, Exclude: mc.Exclude,
 		Drift: mirror.Drift(mc.Drift), MaxDelete: float64(mc.MaxDelete), Check: mc.Check, Timeout: time.Duration(mc.Timeout),
-		Mode: mirror.Mode(mc.Mode), PreserveMode: mc.PreserveMode, Triggers: one.triggers, Log: log,
+		Mode: mirror.Mode(mc.Mode), Swap: mirror.Swap(mc.Swap), PreserveMode: mc.PreserveMode, Triggers: one.triggers, Log: log,
 	}
 	if mc.ConflictCopy {
 		o.ConflictCopy = c.AgentName()

@@ -40,6 +40,9 @@ in $SYNCAGENT_STAGED; when it fails the old files stay, and it is tried again la
 --on-change runs one after a change; with --rollback its failure brings the old files
 back. Changed paths come on standard input.
 
+With --swap directory all files change at one instant: each name in DIR is a link through
+DIR/.syncagent-data, which leads to a directory that holds one state of PREFIX.
+
 --triggers-dir names a directory of JSON files such as
   {"path": "/certs/web", "command": "systemctl reload nginx"}
 (no dot in the file's name): commands that run after files at or below path changed.
@@ -55,7 +58,7 @@ type mirrorFlags struct {
 	dryRun, rollback, preserveMode            bool
 	conflictCopy                              bool
 	include, exclude                          []string
-	drift, check, onChange                    string
+	drift, swap, check, onChange              string
 	timeout                                   time.Duration
 }
 
@@ -90,6 +93,7 @@ func (c *cli) mirrorCmd() *cobra.Command {
 	fl.StringArrayVar(&f.include, "include", nil, "mirror only what matches `PATTERN`; may be repeated")
 	fl.StringArrayVar(&f.exclude, "exclude", nil, "leave out what matches `PATTERN`; may be repeated")
 	fl.StringVar(&f.drift, "drift", "", "what becomes of local changes: `restore` (default), keep or report")
+	fl.StringVar(&f.swap, "swap", "files", "how a change becomes visible: `files` one by one, or directory, all at one instant")
 	fl.StringVar(&f.check, "check", "", "shell `COMMAND` that looks at a change before it goes live")
 	fl.StringVar(&f.onChange, "on-change", "", "shell `COMMAND` that runs after a change")
 	fl.BoolVar(&f.rollback, "rollback", false, "bring the old files back if --on-change fails")
@@ -97,6 +101,7 @@ func (c *cli) mirrorCmd() *cobra.Command {
 	fl.StringVar(&f.stateDir, "state-dir", "", "`DIR` for the mirror's journal (default: $XDG_STATE_HOME/syncagent)")
 	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"pull", "push", "both"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("drift", cobra.FixedCompletions([]string{"restore", "keep", "report"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("swap", cobra.FixedCompletions([]string{"files", "directory"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.AddCommand(c.mirrorConfirmCmd())
 	return cmd
 }
@@ -232,7 +237,7 @@ func (f *mirrorFlags) options(prefix, dir string) (o mirror.Options, err error) 
 	}
 	o = mirror.Options{
 		Prefix: prefix, Dir: dir, StateDir: state, Owner: f.owner, Group: f.group, MaxDelete: f.maxDelete,
-		Mode: mirror.Mode(f.mode), PreserveMode: f.preserveMode, Include: f.include, Exclude: f.exclude, Drift: mirror.Drift(f.drift), Timeout: f.timeout,
+		Mode: mirror.Mode(f.mode), Swap: mirror.Swap(f.swap), PreserveMode: f.preserveMode, Include: f.include, Exclude: f.exclude, Drift: mirror.Drift(f.drift), Timeout: f.timeout,
 	}
 	if f.mode == "pull" && (f.preserveMode || f.conflictCopy) {
 		return o, usagef("--preserve-mode and --conflict-copy say nothing with --mode pull")

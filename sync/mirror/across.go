@@ -58,6 +58,7 @@ func (t *tree) makeDirs(dir string) error {
 		return err
 	}
 	if parent(dir) == "." && (dir == nextDir || dir == prevDir) {
+		t.touched["."] = struct{}{}
 		return t.root.Mkdir(dir, 0o700)
 	}
 	return t.makeDir(dir)

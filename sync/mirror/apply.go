@@ -21,6 +21,9 @@ const (
 
 // apply does what the plan says. Paths that fail are noted; an error is one that concerns all.
 func (s *session) apply(ctx context.Context, p plan, strict bool) error {
+	if s.m.swaps() {
+		return s.applySwap(ctx, p)
+	}
 	if s.m.guarded() {
 		return s.applyGuarded(ctx, p, strict)
 	}
@@ -60,12 +63,8 @@ func (s *session) writeFiles(ctx context.Context, items []item, strict bool) err
 
 // place puts staged files where they belong.
 func (s *session) place(files []staged) error {
-	n := line{}
-	renames := false
-	for _, f := range files {
-		n.Staged = append(n.Staged, stage(f.item.path, f.temp, f.base))
-		renames = renames || f.temp != ""
-	}
+	n := line{Staged: stagedLines(files)}
+	renames := slices.ContainsFunc(files, func(f staged) bool { return f.temp != "" })
 	var o outcome
 	if renames {
 		// From here on a crash finishes forward: recovery renames what is still beside its target.
@@ -94,6 +93,14 @@ func (s *session) place(files []staged) error {
 		}
 	}
 	return s.settle(n, o, files)
+}
+
+func stagedLines(files []staged) []stagedFile {
+	lines := make([]stagedFile, 0, len(files))
+	for _, f := range files {
+		lines = append(lines, stage(f.item.path, f.temp, f.base))
+	}
+	return lines
 }
 
 // unchanged makes sure that a local edit that came since we looked is not replaced unseen, where local edits count.
@@ -204,6 +211,18 @@ func (s *session) reachable(i item) error {
 	return nil
 }
 
+// stageAll stages items in pieces.
+func (s *session) stageAll(ctx context.Context, items []item, strict bool) (files []staged, err error) {
+	for chunk := range chunks(items, chunkFiles) {
+		more, err := s.stageFiles(ctx, chunk, strict)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, more...)
+	}
+	return files, nil
+}
+
 // stageFiles fetches the items' contents and writes them beside their targets, durably. What the source has in another
 // version than wanted is left out with strict, together with all of the same write; else it is taken as it is. After an
 // error nothing is left beside the targets.
@@ -288,26 +307,26 @@ func (s *session) together(files []staged, moved map[record.ID]struct{}) ([]stag
 // stageFile writes one file beside its target, unless the target is the same already.
 func (s *session) stageFile(i item, r io.Reader, pool *syncPool) (staged, error) {
 	at := i.path
-	if s.m.guarded() {
+	if s.m.whole() {
 		at = nextDir + "/" + i.path
-		if err := s.tree.makeDirs(parent(at)); err != nil {
+		if err := s.top.makeDirs(parent(at)); err != nil {
 			return staged{}, err
 		}
 	}
-	f, temp, b, err := s.tree.stage(at, i.want.mode, r)
+	f, temp, b, err := s.top.stage(at, i.want.mode, r)
 	if err != nil {
 		return staged{}, err
 	}
-	if s.m.guarded() {
-		if err := s.tree.rename(at, temp); err != nil {
-			return staged{}, errors.Join(err, f.Close(), s.tree.discard(at, temp))
+	if s.m.whole() {
+		if err := s.top.rename(at, temp); err != nil {
+			return staged{}, errors.Join(err, f.Close(), s.top.discard(at, temp))
 		}
 		temp = at
 	}
 	b.version = i.want.version
 	if s.inPlace(i, b) {
 		_ = f.Close() // it is removed
-		return staged{item: i, base: b}, s.tree.discard(i.path, temp)
+		return staged{item: i, base: b}, s.top.discard(i.path, temp)
 	}
 	pool.sync(f)
 	return staged{i, temp, b}, nil
@@ -331,7 +350,7 @@ func (s *session) discard(files []staged) error {
 	var err error
 	for _, f := range files {
 		if f.temp != "" {
-			err = errors.Join(err, s.tree.discard(f.item.path, f.temp))
+			err = errors.Join(err, s.top.discard(f.item.path, f.temp))
 		}
 	}
 	return err

@@ -18,15 +18,18 @@ const (
 	prevDir = ours + "-prev" // what a change on trial replaced
 )
 
-// guarded tells that the changes of a pass are one: checked before they go live, tried afterwards.
+// guarded tells that changes are checked before they go live, or tried afterwards.
 func (m *Mirror) guarded() bool { return len(m.o.Check)+len(m.o.Trial) > 0 }
+
+// whole tells that the changes of a pass are one, which is staged completely.
+func (m *Mirror) whole() bool { return m.guarded() || m.swaps() }
 
 // applyGuarded does what the plan says as one change. Nothing of it is visible before everything is staged and checked.
 func (s *session) applyGuarded(ctx context.Context, p plan, strict bool) error {
 	if len(p.write)+len(p.clear)+len(p.remove) == 0 {
 		return errors.Join(s.tidy(p.none), s.removeFiles(nil, p.forget))
 	}
-	if err := s.tree.clearDir(nextDir); err != nil {
+	if err := s.top.clearDir(nextDir); err != nil {
 		return err
 	}
 	defer s.clearNext()
@@ -34,14 +37,17 @@ func (s *session) applyGuarded(ctx context.Context, p plan, strict bool) error {
 	if p.write, err = s.possible(p); err != nil {
 		return err
 	}
-	files, err := s.stageFiles(ctx, p.write, strict)
+	files, err := s.stageAll(ctx, p.write, strict)
 	if err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(files, func(f staged) bool { return f.temp != "" }) && len(p.clear)+len(p.remove) == 0 {
 		return s.replace(p, files) // nothing that anybody could see changes
 	}
-	if err := s.check(ctx, p, files); err != nil {
+	if err := s.completeNext(p, files); err != nil {
+		return fmt.Errorf("stage unchanged files: %w", err)
+	}
+	if err := s.check(ctx, p); err != nil {
 		s.reject(p, err)
 		return nil
 	}
@@ -56,6 +62,13 @@ func (s *session) applyGuarded(ctx context.Context, p plan, strict bool) error {
 
 // possible gives the writes that nothing is in the way of, once p.clear is gone.
 func (s *session) possible(p plan) (able []item, err error) {
+	if s.live != nil {
+		stay, err := s.staying(p)
+		if err != nil {
+			return nil, err
+		}
+		return s.fitting(p.write, stay)
+	}
 	clear := make(map[string]struct{}, len(p.clear))
 	for _, i := range p.clear {
 		clear[i.path] = struct{}{}
@@ -101,18 +114,15 @@ func (s *session) replace(p plan, files []staged) error {
 }
 
 func (s *session) clearNext() {
-	if err := s.tree.clearDir(nextDir); err != nil {
+	if err := s.top.clearDir(nextDir); err != nil {
 		s.m.o.Log.Warn("cannot remove staged files", "dir", s.m.o.Dir, "error", err)
 	}
 }
 
 // check runs the mirror's check on the directory as it would be.
-func (s *session) check(ctx context.Context, p plan, files []staged) error {
+func (s *session) check(ctx context.Context, p plan) error {
 	if len(s.m.o.Check) == 0 {
 		return nil
-	}
-	if err := s.completeNext(p, files); err != nil {
-		return fmt.Errorf("stage unchanged files: %w", err)
 	}
 	r := s.command(s.m.o.Check).Run(ctx, s.changedPaths(p), s.facts(p, "SYNCAGENT_STAGED="+s.m.o.Dir+"/"+nextDir)...)
 	if r.Err == nil {
@@ -124,8 +134,8 @@ func (s *session) check(ctx context.Context, p plan, files []staged) error {
 
 // completeNext links what does not change into the directory of what would be.
 func (s *session) completeNext(p plan, files []staged) error {
-	if err := s.tree.makeDirs(nextDir); err != nil {
-		return err
+	if len(s.m.o.Check) == 0 {
+		return nil // nobody looks
 	}
 	leave := map[string]struct{}{}
 	for _, list := range [][]item{p.clear, p.remove, p.forget} {
@@ -144,11 +154,20 @@ func (s *session) completeNext(p plan, files []staged) error {
 			stay = append(stay, path)
 		}
 	})
-	for _, path := range stay {
-		if err := s.tree.makeDirs(nextDir + "/" + parent(path)); err != nil {
+	return s.linkNext("", stay)
+}
+
+// linkNext links files into the directory of what would be. They lie below from in the root; those that are gone are
+// left out.
+func (s *session) linkNext(from string, paths []string) error {
+	if err := s.top.makeDirs(nextDir); err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if err := s.top.makeDirs(parent(nextDir + "/" + path)); err != nil {
 			return err
 		}
-		if err := s.tree.link(path, nextDir+"/"+path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.top.link(from+path, nextDir+"/"+path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -232,7 +251,7 @@ func (s *session) concludeTrial(ctx context.Context) error {
 	if len(trial) == 0 {
 		return nil
 	}
-	defer s.tree.closeDirs()
+	defer s.closeDirs()
 	why := ""
 	if len(s.m.o.Trial) > 0 { // else the configuration changed in between: what is there stays
 		r := s.try(ctx, trial)
@@ -247,9 +266,13 @@ func (s *session) concludeTrial(ctx context.Context) error {
 		if err := s.j.append(line{Tried: true}); err != nil {
 			return err
 		}
-		return s.tree.clearDir(prevDir)
+		return s.top.clearDir(prevDir)
 	}
-	if err := s.rollBack(trial); err != nil {
+	back := s.rollBack
+	if s.j.shown() != "" {
+		back = s.rollBackSwap
+	}
+	if err := back(trial); err != nil {
 		return fmt.Errorf("roll back: %w", err)
 	}
 	if r := s.try(ctx, trial); r.Err != nil {
@@ -260,7 +283,7 @@ func (s *session) concludeTrial(ctx context.Context) error {
 		s.rejected[t.Path], s.failing[t.Path] = why, why
 	}
 	s.m.o.Log.Error("a change was rolled back", "dir", s.m.o.Dir, "paths", len(trial))
-	return s.tree.clearDir(prevDir)
+	return s.top.clearDir(prevDir)
 }
 
 func (s *session) try(ctx context.Context, trial []triedFile) trigger.Result {

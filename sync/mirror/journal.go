@@ -269,6 +269,16 @@ func (j *journal) eachFile(fn func(path string)) {
 	}
 }
 
+// filesBelow gives the files that the mirror wrote at and below a path.
+func (j *journal) filesBelow(path string) (paths []string) {
+	j.eachFile(func(p string) {
+		if contains(path, p) {
+			paths = append(paths, p)
+		}
+	})
+	return paths
+}
+
 func (j *journal) dirs() map[string]struct{} {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -304,6 +314,27 @@ func (j *journal) onTrial() []triedFile {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.ledger.trial
+}
+
+// shown gives the version that is shown, if the mirror swaps.
+func (j *journal) shown() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.ledger.shown
+}
+
+// shownBefore gives the version that was shown before.
+func (j *journal) shownBefore() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.ledger.before
+}
+
+// swapping gives the swap whose outcome is not known, or nil.
+func (j *journal) swapping() *swap {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.ledger.swap
 }
 
 // nextSeq numbers the next outcome.

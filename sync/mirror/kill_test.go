@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	childEnv   = "SYNCAGENT_TEST_MIRROR_CHILD"
-	guardedEnv = "SYNCAGENT_TEST_MIRROR_GUARDED" // the child checks and tries its changes
+	childEnv = "SYNCAGENT_TEST_MIRROR_CHILD"
+	kindEnv  = "SYNCAGENT_TEST_MIRROR_KIND" // what the child does beside writing: guarded, swapping
 )
 
 func TestMain(m *testing.M) {
@@ -92,7 +92,7 @@ func difference(was, is map[string]string) []op {
 	return ops
 }
 
-func killOptions(top string, guarded bool) Options {
+func killOptions(top, kind string) Options {
 	dir := filepath.Join(top, "out")
 	o := Options{
 		Prefix: "/p", Dir: dir, StateDir: filepath.Join(top, "state"), Recheck: 30 * time.Millisecond, MaxDelete: 1,
@@ -104,7 +104,10 @@ func killOptions(top string, guarded bool) Options {
 			Prefix: "/p", Dir: dir, DebounceMin: time.Millisecond, DebounceMax: 20 * time.Millisecond,
 		}),
 	}
-	if guarded { // the check insists on the whole, also of what does not change
+	if kind == "swapping" {
+		o.Swap = SwapDirectory
+	}
+	if kind == "guarded" { // the check insists on the whole, also of what does not change
 		o.Check, o.Trial = shell(`test -e "$SYNCAGENT_STAGED/step"`), shell(`test -e "$SYNCAGENT_DIR/step"`)
 	}
 	return o
@@ -117,7 +120,7 @@ func killedChild(top string) error {
 		return err
 	}
 	src := sourceAt(step)
-	m, err := New(src, killOptions(top, os.Getenv(guardedEnv) != ""))
+	m, err := New(src, killOptions(top, os.Getenv(kindEnv)))
 	if err != nil {
 		return err
 	}
@@ -148,14 +151,15 @@ func readStep(top string) (int, error) {
 // A mirror that is killed anywhere leaves whole files, and the next one puts everything right: the tree equals the
 // source, nothing is left over, and the trigger has seen the last state.
 func TestG8_G9_KilledAnywhere(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { testKilledAnywhere(t, 50, false) })
-	t.Run("guarded", func(t *testing.T) {
-		t.Setenv(guardedEnv, "1")
-		testKilledAnywhere(t, 30, true)
-	})
+	for kind, kills := range map[string]int{"plain": 30, "guarded": 20, "swapping": 20} {
+		t.Run(kind, func(t *testing.T) {
+			t.Setenv(kindEnv, kind)
+			testKilledAnywhere(t, kills, kind)
+		})
+	}
 }
 
-func testKilledAnywhere(t *testing.T, kills int, guarded bool) {
+func testKilledAnywhere(t *testing.T, kills int, kind string) {
 	if testing.Short() {
 		kills = 8
 	}
@@ -163,11 +167,18 @@ func testKilledAnywhere(t *testing.T, kills int, guarded bool) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	top := t.TempDir()
 	dir := filepath.Join(top, "out")
-	foreign := filepath.Join(dir, "d1", "foreign")
+	shared := "d1/foreign"
+	if kind == "swapping" { // everything in d1 is the version's
+		shared = "x1/foreign"
+	}
+	foreign := filepath.Join(dir, shared)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(foreign), 0o755), os.WriteFile(foreign, []byte(content("me", 0, 0)), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	stop := watchWhole(t, dir)
+	if kind == "swapping" {
+		stop = watchStates(t, dir)
+	}
 	interrupted := 0
 	for n := range kills {
 		runAndKill(t, top, time.Duration(r.IntN(60_000))*time.Microsecond)
@@ -178,7 +189,7 @@ func testKilledAnywhere(t *testing.T, kills int, guarded bool) {
 		if n%3 == 0 {
 			continue // killed again before anything is put right
 		}
-		o := killOptions(top, guarded)
+		o := killOptions(top, kind)
 		m, err := New(sourceAt(step), o)
 		if err != nil {
 			t.Fatal(err)
@@ -190,10 +201,10 @@ func testKilledAnywhere(t *testing.T, kills int, guarded bool) {
 			t.Fatalf("seed %d, kill %d, step %d: %v", seed, n, step, err)
 		}
 		want := stateAt(step)
-		want["d1/foreign"] = content("me", 0, 0)
-		got, err := readTree(dir)
-		if err != nil || !maps.Equal(got, want) {
-			t.Fatalf("seed %d, kill %d: tree %s\nwant %s (%v)", seed, n, show(got), show(want), err)
+		want[shared] = content("me", 0, 0)
+		b := &bench{t: t, dir: dir}
+		if got := b.seen(); !maps.Equal(got, want) {
+			t.Fatalf("seed %d, kill %d: tree %s\nwant %s", seed, n, show(got), show(want))
 		}
 		if saw, err := os.ReadFile(filepath.Join(top, "saw")); string(saw) != want["step"] {
 			t.Fatalf("seed %d, kill %d: the trigger last saw %.20q, want %.20q (%v)", seed, n, saw, want["step"], err)
@@ -231,6 +242,37 @@ func runAndKill(t *testing.T, top string, after time.Duration) {
 		t.Error(err)
 	}
 	_ = cmd.Wait() // killed
+}
+
+// watchStates opens what is shown all the time, until the returned function is called, and complains if it is anything but
+// one state of the source.
+func watchStates(t *testing.T, dir string) (stop func()) {
+	var enough atomic.Bool
+	ended := make(chan int, 1)
+	go func() {
+		seen := 0
+		for !enough.Load() {
+			at, err := filepath.EvalSymlinks(filepath.Join(dir, liveLink))
+			if err != nil {
+				continue // before the first
+			}
+			got, err := readTree(at)
+			if len(got) == 0 && err == nil {
+				continue // the first, which is empty
+			}
+			step := -1
+			if _, scanErr := fmt.Sscanf(got["step"], "step %d", &step); scanErr != nil || err != nil || !maps.Equal(got, stateAt(step)) {
+				t.Errorf("%s shows no state of the source: %s, want step %d (%v)", at, show(got), step, err)
+				break
+			}
+			seen++
+		}
+		ended <- seen
+	}()
+	return func() {
+		enough.Store(true)
+		t.Logf("%d whole states seen meanwhile", <-ended)
+	}
 }
 
 // watchWhole reads the tree all the time, until the returned function is called, and complains about parts of files.

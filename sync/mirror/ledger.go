@@ -17,6 +17,9 @@ type ledger struct {
 	seq    uint64                     // of the last line that brought changes
 	staged []stagedFile               // written beside their targets; which of them were renamed is not known yet
 	trial  []triedFile                // what changed and may have to go back
+	shown  string                     // the version that is shown, if the mirror swaps
+	before string                     // the one that was shown before it
+	swap   *swap                      // as far as the journal knows, on its way
 }
 
 // mark is a change that a trigger has not seen.
@@ -37,6 +40,7 @@ type line struct {
 	Staged []stagedFile `json:"staged,omitempty"` // before the renames
 	Done   *outcome     `json:"done,omitempty"`   // after renames and removals
 	Ran    *ran         `json:"ran,omitempty"`    // a trigger has seen all up to here
+	Swap   *swap        `json:"swap,omitempty"`   // before another version is shown, with what is staged in it
 	Trial  []triedFile  `json:"trial,omitempty"`  // before anything of a change that may have to go back
 	Tried  bool         `json:"tried,omitempty"`  // it stays, or everything has gone back
 	Base   []stagedFile `json:"base,omitempty"`   // rewritten journal: files
@@ -64,6 +68,13 @@ type triedFile struct {
 	Path string      `json:"path"`
 	Kept bool        `json:"kept,omitempty"` // there was something at the path, and it lies in prevDir
 	Old  *stagedFile `json:"old,omitempty"`  // what the mirror knew of it
+}
+
+// swap says which version is shown from now on; an empty name: none, the files lie in the root.
+type swap struct {
+	Dir  string     `json:"dir,omitempty"`
+	Was  string     `json:"was,omitempty"`
+	Gone []goneFile `json:"gone,omitempty"` // what is not in it any more
 }
 
 // outcome settles the staged line before it, if there is one.
@@ -143,6 +154,9 @@ func (l *ledger) apply(n line) error {
 	if n.Staged != nil {
 		l.staged = n.Staged
 	}
+	if n.Swap != nil {
+		l.shown, l.before, l.swap = n.Swap.Dir, n.Swap.Was, n.Swap
+	}
 	if n.Done != nil {
 		l.settle(*n.Done)
 	}
@@ -174,7 +188,7 @@ func (l *ledger) settle(o outcome) {
 		l.base[f.Path] = b
 		changed[f.Path] = mark{o.Seq, b.version.WriteString()}
 	}
-	l.staged = nil
+	l.staged, l.swap = nil, nil
 	for _, g := range o.Gone {
 		delete(l.base, g.Path)
 		changed[g.Path] = mark{o.Seq, g.Write}
@@ -240,6 +254,12 @@ func (l *ledger) lines(yield func(line) bool) {
 		}
 	}
 	if !flush(false) {
+		return
+	}
+	if l.swap == nil && l.shown != "" && !yield(line{Swap: &swap{Dir: l.shown, Was: l.before}, Done: &outcome{Seq: l.seq}}) {
+		return
+	}
+	if l.swap != nil && !yield(line{Swap: l.swap}) {
 		return
 	}
 	if len(l.staged) > 0 && !yield(line{Staged: l.staged}) {

@@ -49,6 +49,7 @@ type Mirror struct {
 	disk         disk
 	sink         Sink          // nil in ModePull
 	settle       time.Duration // a file that is younger may still be written
+	grace        time.Duration // how long a version stays that is not shown any more
 	o            Options
 	owner, group int
 	journalPath  string

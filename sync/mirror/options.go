@@ -34,6 +34,7 @@ type Options struct {
 	// in the first and DriftReport in the second.
 	Drift Drift
 	Mode  Mode // empty means ModePull; for others the source must be a Sink
+	Swap  Swap // empty means SwapFiles; SwapDirectory is for ModePull only
 	// PreserveMode makes the permission bits of files part of what is put.
 	PreserveMode bool
 	// ConflictCopy is, if not empty, what this host calls itself: in ModeBoth a local edit that loses is put beside its
@@ -79,7 +80,7 @@ func New(src Source, o Options) (*Mirror, error) {
 	if o.MaxDelete < 0 {
 		return nil, fmt.Errorf("mirror %s: max_delete is negative", o.Dir)
 	}
-	m := &Mirror{src: src, disk: osDisk{}, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1), settle: settleTime, rejected: map[string]string{}}
+	m := &Mirror{src: src, disk: osDisk{}, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1), settle: settleTime, grace: versionGrace, rejected: map[string]string{}}
 	if m.filter, err = newFilter(o.Include, o.Exclude); err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", o.Dir, err)
 	}
@@ -95,6 +96,13 @@ func New(src Source, o Options) (*Mirror, error) {
 		}
 	default:
 		return nil, fmt.Errorf("mirror %s: mode %q: want %s, %s or %s", o.Dir, m.o.Mode, ModePull, ModePush, ModeBoth)
+	}
+	switch {
+	case m.o.Swap != SwapFiles && m.o.Swap != SwapDirectory:
+		return nil, fmt.Errorf("mirror %s: swap %q: want %s or %s", o.Dir, o.Swap, SwapFiles, SwapDirectory)
+	case m.swaps() && m.o.Mode != ModePull:
+		return nil, fmt.Errorf("mirror %s: swap %s: only with mode %s: what is switched as a whole is not edited file by file",
+			o.Dir, SwapDirectory, ModePull)
 	}
 	switch m.o.Drift {
 	case DriftRestore, DriftKeep, DriftReport:
@@ -128,6 +136,9 @@ func withDefaults(o Options) Options {
 	}
 	if o.Mode == "" {
 		o.Mode = ModePull
+	}
+	if o.Swap == "" {
+		o.Swap = SwapFiles
 	}
 	if o.Drift == "" && o.Mode == ModePush {
 		o.Drift = DriftReport

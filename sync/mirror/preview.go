@@ -54,8 +54,16 @@ func (m *Mirror) Preview(ctx context.Context) ([]Step, error) {
 	if top != nil {
 		defer top.Close() //nolint:errcheck // opened for reading
 	}
-	s.tree = newTree(top, m.owner, m.group, map[string]print{})
-	defer s.tree.closeDirs()
+	s.top = newTree(top, m.owner, m.group, map[string]print{})
+	s.tree = s.top
+	if top != nil {
+		s.root = &root{dir: m.o.Dir, disk: m.disk, r: top}
+		if err := s.openLive(); err != nil {
+			return nil, err
+		}
+		defer s.closeLive()
+	}
+	defer s.closeDirs()
 	if err := s.scan(); err != nil {
 		return nil, err
 	}
@@ -79,22 +87,17 @@ func (s *session) steps(ctx context.Context, p plan) ([]Step, error) {
 	}
 	var steps []Step
 	add := func(v Verb, path, reason string) { steps = append(steps, Step{v, s.want.absolute(path), reason}) }
-	clear := map[string]struct{}{}
 	for _, i := range slices.Concat(p.clear, p.remove) {
-		clear[i.path] = struct{}{}
 		add(Remove, i.path, "")
 	}
-	for _, i := range p.write {
-		if _, ok := same[i.path]; ok {
-			continue
+	able, err := s.possible(p)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range able {
+		if _, ok := same[i.path]; !ok {
+			add(Write, i.path, "")
 		}
-		if err := s.blocked(i, clear); err != nil {
-			if general := s.fault(i.path, err); general != nil {
-				return nil, general
-			}
-			continue
-		}
-		add(Write, i.path, "")
 	}
 	for _, i := range slices.Concat(p.push, p.clash) {
 		_, equal := agreed[i.path]

@@ -9,7 +9,13 @@ import (
 // recover finishes what was staged when the process ended: everything was written and synced, so the renames that had
 // not happened happen now. What became of the files since is seen by the first pass, as always.
 func (s *session) recover() error {
-	defer s.tree.closeDirs()
+	defer s.closeDirs()
+	if now := s.j.swapping(); now != nil {
+		if err := s.recoverSwap(now); err != nil {
+			return fmt.Errorf("recover: %w", err)
+		}
+		return nil
+	}
 	left := s.j.unsettled()
 	if len(left) == 0 {
 		return nil

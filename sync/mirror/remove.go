@@ -17,11 +17,7 @@ func (s *session) removeFiles(remove, forget []item) error {
 	var paths []string
 	gone := func(i item) {
 		paths = append(paths, i.path)
-		g := goneFile{Path: i.path}
-		if !i.changed.IsZero() {
-			g.Write = i.changed.WriteString()
-		}
-		o.Gone = append(o.Gone, g)
+		o.Gone = append(o.Gone, i.gone())
 	}
 	for _, i := range remove {
 		err := s.unchanged(i)
@@ -42,6 +38,14 @@ func (s *session) removeFiles(remove, forget []item) error {
 		return err
 	}
 	return s.settle(line{}, o, nil)
+}
+
+func (i *item) gone() goneFile {
+	g := goneFile{Path: i.path}
+	if !i.changed.IsZero() {
+		g.Write = i.changed.WriteString()
+	}
+	return g
 }
 
 // tidy removes directories that were made for files that never came, and, when everything is looked at, those that

@@ -34,6 +34,7 @@ func (s *session) reasons() map[string]string {
 		reasons[p] = "there are paths below it: the directory has the name"
 	}
 	maps.Copy(reasons, s.drifted)
+	maps.Copy(reasons, s.unlinked)
 	return reasons
 }
 

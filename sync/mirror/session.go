@@ -30,7 +30,9 @@ type session struct {
 	m    *Mirror
 	j    *journal
 	root *root
-	tree *tree
+	top  *tree  // of the root
+	tree *tree  // of the files: the same, or that of the version shown
+	live folder // the version shown; nil: none
 	want *wanted
 
 	dirty    map[string]record.Version // paths to look at, with the version that made them so, if known
@@ -40,6 +42,9 @@ type session struct {
 	drifted  map[string]string         // paths whose change on one side is kept and reported -> what it is
 	young    map[string]struct{}       // local files that may still be written
 	rejected map[string]string         // path -> why its change was rolled back
+	unlinked map[string]string         // names in the root that are no links -> why
+	staged   []staged                  // in nextDir, of a change that has to wait for the source
+	retired  []retiree                 // versions not shown any more, the oldest first
 	full     bool                      // everything is dirty
 	scanAll  bool                      // and so are all files on disk, in a mirror that pushes
 	changes  []trigger.Change          // in place, triggers not told yet
@@ -56,16 +61,18 @@ func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor strin
 	if s.root, err = openRoot(m.disk, m.o.Dir, m.o.Prefix, j.head(), j.path); err != nil {
 		return nil, "", err
 	}
-	s.tree = newTree(s.root.r, m.owner, m.group, m.trust)
+	s.top = newTree(s.root.r, m.owner, m.group, m.trust)
+	s.tree = s.top
 	if j.head().ID == "" {
 		h := header{Format: journalFormat, ID: s.root.id, Prefix: m.o.Prefix, Dir: m.o.Dir}
 		err = j.append(line{Mirror: &h})
 	}
-	if err == nil {
-		err = s.recover()
-	}
-	if err == nil {
-		err = s.concludeTrial(ctx)
+	for _, step := range []func() error{
+		s.openLive, s.recover, func() error { return s.concludeTrial(ctx) }, s.convert, s.findRetired,
+	} {
+		if err == nil {
+			err = step()
+		}
 	}
 	if err == nil {
 		s.markAll() // what was finished just now is perhaps not wanted any more
@@ -80,13 +87,19 @@ func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor strin
 func (m *Mirror) newSession(j *journal) *session {
 	return &session{
 		m: m, j: j, dirty: map[string]record.Version{}, failing: map[string]string{}, held: map[string]struct{}{},
-		drifted: map[string]string{}, young: map[string]struct{}{},
+		drifted: map[string]string{}, young: map[string]struct{}{}, unlinked: map[string]string{},
 	}
 }
 
 func (s *session) close() error {
-	s.tree.closeDirs()
+	s.closeDirs()
+	s.closeLive()
 	return s.root.close()
+}
+
+func (s *session) closeDirs() {
+	s.top.closeDirs()
+	s.tree.closeDirs()
 }
 
 // list reads the state of the source and marks every path.
@@ -121,19 +134,21 @@ func (s *session) markAll() {
 
 // sweep removes what crashes have left in the directories that we use.
 func (s *session) sweep() error {
-	defer s.tree.closeDirs()
+	defer s.top.closeDirs()
 	for _, own := range []string{nextDir, prevDir} { // nothing is on trial any more
-		if err := s.tree.clearDir(own); err != nil {
+		if err := s.top.clearDir(own); err != nil {
 			return fmt.Errorf("sweep %s: %w", own, err)
 		}
 	}
 	dirs := s.j.dirs()
 	dirs["."] = struct{}{}
-	for p := range s.dirty {
-		dirs[parent(p)] = struct{}{}
+	if !s.m.swaps() {
+		for p := range s.dirty {
+			dirs[parent(p)] = struct{}{}
+		}
 	}
 	for d := range dirs {
-		if err := s.tree.sweep(d); err != nil {
+		if err := s.top.sweep(d); err != nil {
 			if isGeneral(err) {
 				return fmt.Errorf("sweep %s: %w", d, err)
 			}
@@ -163,6 +178,9 @@ func (m *Mirror) once(ctx context.Context, j *journal) (err error) {
 		if _, err := s.list(ctx); err != nil {
 			return err
 		}
+	}
+	if s.moved > 0 {
+		return fmt.Errorf("mirror %s: %w: the source changes all the time", m.o.Dir, ErrIncomplete)
 	}
 	return s.verdict()
 }
@@ -260,9 +278,9 @@ func (s *session) take(box *inbox) {
 func (s *session) pass(ctx context.Context, strict bool) (err error) {
 	s.moved = 0
 	clear(s.young)
-	defer s.tree.closeDirs()
+	defer s.closeDirs()
 	defer s.notify()
-	if err := s.root.check(); err != nil {
+	if err := errors.Join(s.root.check(), s.checkLive()); err != nil {
 		return err
 	}
 	if err := s.scan(); err != nil {
@@ -300,6 +318,7 @@ func (s *session) pass(ctx context.Context, strict bool) (err error) {
 	if err := s.apply(ctx, p, strict); err != nil {
 		return err
 	}
+	s.dropRetired()
 	s.full = false
 	s.report()
 	return nil

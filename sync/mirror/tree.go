@@ -228,9 +228,7 @@ func (t *tree) stage(path string, mode fs.FileMode, r io.Reader) (f file, temp s
 	if err != nil {
 		return nil, "", b, err
 	}
-	var random [8]byte
-	rand.Read(random[:])
-	temp = tempPrefix + hex.EncodeToString(random[:]) + tempSuffix
+	temp = tempName()
 	if f, err = d.Open(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return nil, "", b, err
 	}
@@ -367,6 +365,13 @@ func (t *tree) sweep(dir string) error {
 		}
 	}
 	return err
+}
+
+// tempName gives a name for something that gets another one soon. It is swept if a crash comes first.
+func tempName() string {
+	var random [8]byte
+	rand.Read(random[:])
+	return tempPrefix + hex.EncodeToString(random[:]) + tempSuffix
 }
 
 func isTemp(entry string) bool {
