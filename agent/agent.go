@@ -65,15 +65,8 @@ func New(c Config, o Options) (*Agent, error) {
 	}
 	a := &Agent{options: o, log: o.Log, alarms: NewAlarms(o.Log), config: c}
 	var err error
-	if a.network, err = record.ParseNetworkID(c.Network); err != nil {
+	if a.network, a.admins, err = c.pins(); err != nil {
 		return nil, err
-	}
-	for _, admin := range c.Admins {
-		k, err := record.ParsePublicKey(admin)
-		if err != nil {
-			return nil, err
-		}
-		a.admins = append(a.admins, k)
 	}
 	if a.key, err = LoadKey(c.IdentityFile()); err != nil {
 		return nil, err
@@ -289,7 +282,7 @@ func (r *running) newServer(ctx context.Context) *server {
 		service: &service{
 			self: self, name: c.AgentName(), network: a.network, version: a.options.Version, started: time.Now(),
 			ready: a.ready.Load, store: own, peers: ownNetwork{r.node}, mirrors: r.mirrors, alarms: a.alarms, parsePolicy: parsePolicy,
-			reload: a.reload,
+			reload: a.reload, tokenFile: c.TokenFile(),
 		},
 	}
 	s.limit(c.Limits)

@@ -28,6 +28,9 @@ const (
 	CodeBadKeyFile  Code = "bad_key_file"
 	CodeNoKeyFile   Code = "no_key_file"
 	CodeInUse       Code = "in_use" // a port, socket or data directory has another owner
+
+	CodeBadBackup    Code = "bad_backup" // not a backup, or cut off, or changed
+	CodeWrongNetwork Code = "wrong_network"
 )
 
 // Error is an error for people and programs.

@@ -411,3 +411,7 @@ func (s *testServer) do(t *testing.T, method, path, body string, header ...strin
 }
 
 var errBroken = errors.New("broken")
+
+func (f *fakeStore) Backup(context.Context, record.PublicKey, crdtstore.BackupHead, io.Writer, func(done, total int64)) (crdtstore.BackupHead, error) {
+	return crdtstore.BackupHead{}, errors.ErrUnsupported
+}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"io"
 
 	"syncagent/acl"
 	apiv1 "syncagent/agent/api/v1"
@@ -30,6 +31,8 @@ type store interface {
 	// Policies are the signed texts that are kept, the one in force first.
 	Policies() [][]byte
 	Stats() crdtstore.Stats
+	// Backup writes the state of this moment to w, without the entries that reader may not read.
+	Backup(ctx context.Context, reader record.PublicKey, head crdtstore.BackupHead, w io.Writer, progress func(done, total int64)) (crdtstore.BackupHead, error)
 }
 
 // watchOptions says what to watch.

@@ -28,6 +28,7 @@ type service struct {
 	mirrors mirrorState
 	alarms  *Alarms
 
+	tokenFile   string
 	parsePolicy func(signed []byte) (policyInfo, error)
 	reload      func() (applied, waiting []string, err error)
 }

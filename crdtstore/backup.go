@@ -55,21 +55,21 @@ type BackupHead struct {
 // Backup writes the state of this moment to w while the store goes on. The caller fills in name and token of the head.
 // Entries that reader may not read are left out; nothing is written for one that is no member, because even blocks are
 // for members only. Progress, which may be nil, is told how many blocks are written.
-func (s *Store) Backup(ctx context.Context, reader record.PublicKey, head BackupHead, w io.Writer, progress func(done, total int64)) error {
+func (s *Store) Backup(ctx context.Context, reader record.PublicKey, head BackupHead, w io.Writer, progress func(done, total int64)) (BackupHead, error) {
 	n, err := s.Snapshot()
 	if err != nil {
-		return err
+		return head, err
 	}
 	defer n.Close()
 	switch {
 	case n.policy == nil:
-		return ErrNoPolicy
+		return head, ErrNoPolicy
 	case !n.policy.Member(reader):
-		return fmt.Errorf("back up as %s, which may not replicate: %w", reader, ErrDenied)
+		return head, fmt.Errorf("back up as %s, which may not replicate: %w", reader, ErrDenied)
 	}
 	// A block of ours must not leave the host before it is synced: after a power cut its number would be used again.
 	if err := s.kv.Sync(); err != nil {
-		return err
+		return head, err
 	}
 	head.Network, head.PeerID, head.Time = s.network.String(), s.self.String(), s.AgentTime().UTC()
 	head.Blocks, head.Entries, head.Missing = int64(n.counters.blocks), int64(n.counters.entries), s.wants.len()
@@ -78,17 +78,17 @@ func (s *Store) Backup(ctx context.Context, reader record.PublicKey, head Backup
 	b.write([]byte(backupMagic))
 	text, err := json.Marshal(head)
 	if err != nil {
-		return err
+		return head, err
 	}
 	b.frame(frameHead, text)
 	if err := b.policies(); err != nil {
-		return err
+		return head, err
 	}
 	if err := b.blocks(ctx, head.Blocks, progress); err != nil {
-		return err
+		return head, err
 	}
 	b.frame(frameEnd, b.sum.Sum(nil))
-	return b.err
+	return head, b.err
 }
 
 // backup is one that is being written. The first error of w stays.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"syncagent/crdtstore/record"
 )
@@ -22,7 +23,7 @@ func backupOf(t *testing.T, nd *node, reader string) []byte {
 			t.Errorf("%d of %d blocks", done, total)
 		}
 	}
-	if err := nd.Backup(context.Background(), record.KeyOf(testKey(reader)), BackupHead{Name: nd.name}, &b, progress); err != nil {
+	if _, err := nd.Backup(context.Background(), record.KeyOf(testKey(reader)), BackupHead{Name: nd.name}, &b, progress); err != nil {
 		t.Fatal(err)
 	}
 	if want := nd.Stats().Blocks; last > want {
@@ -123,7 +124,7 @@ func TestG7_BackupHoldsWhatItsReaderMayRead(t *testing.T) {
 	if !bytes.Contains(backup, []byte("b was here")) {
 		t.Error("the backup for c holds nothing that c may read")
 	}
-	err := a.Backup(context.Background(), record.KeyOf(testKey("stranger")), BackupHead{}, &bytes.Buffer{}, nil)
+	_, err := a.Backup(context.Background(), record.KeyOf(testKey("stranger")), BackupHead{}, &bytes.Buffer{}, nil)
 	if !errors.Is(err, ErrDenied) {
 		t.Errorf("backup for no member: %v", err)
 	}
@@ -219,5 +220,33 @@ func TestRestoreRefuses(t *testing.T) {
 	unpinned.genesis.Admins = []record.PublicKey{record.KeyOf(testKey("another admin"))}
 	if _, err := restoreTo(unpinned, t.TempDir(), "a", backup); !errors.Is(err, ErrPolicy) {
 		t.Errorf("with other admins pinned: %v", err)
+	}
+}
+
+// One identity in two stores that know nothing of each other: both go on, nothing is lost, and both alarm.
+func TestIdentityUsedTwiceIsNoticed(t *testing.T) {
+	n := newTestNet(t, 8)
+	policy := n.policy([]string{"a", "b"}, "group @all a b", "@all peer", "@all / rw")
+	a, b := n.start("a", nil), n.start("b", nil)
+	a.apply(policy)
+	b.apply(policy)
+	a.put("/before", "1")
+	meet(a, b)
+	n.clock.advance(time.Hour)
+	twin := n.start("a", nil) // the same key, an empty store
+	twin.apply(policy)
+	meet(b, twin)
+	if twin.alarmed("identity-reused") {
+		t.Error("its own past is taken for a twin")
+	}
+	n.clock.advance(2 * time.Minute)
+	a.put("/old", "still writes")
+	twin.put("/new", "too")
+	meet(a, b, twin)
+	if !a.alarmed("identity-reused") || !twin.alarmed("identity-reused") {
+		t.Errorf("not noticed by the old (%t) or the new one (%t)", !a.alarmed("identity-reused"), !twin.alarmed("identity-reused"))
+	}
+	if b.get("/old") != "still writes" || b.get("/new") != "too" {
+		t.Error("a write was lost")
 	}
 }

@@ -89,7 +89,8 @@ func (s *Store) newIncarnation(r *rows) error {
 // start marks the new run in the change feed, so that every cursor of it names a row, and makes all of the past durable
 // before anything leaves the host.
 func (s *Store) start() error {
-	s.counters.agentTime = s.tick()
+	s.opened = s.tick()
+	s.counters.agentTime = s.opened
 	r := newRows()
 	s.counters.addFeed(r, s.run, nil)
 	print := fingerprint(s.texts)

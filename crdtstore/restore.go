@@ -28,6 +28,9 @@ type BackupReader struct {
 	Head     BackupHead
 	Policies [][]byte // signed texts, which may be of anybody
 
+	// Progress, if set, is told how many blocks were read.
+	Progress func(blocks int64)
+
 	r    *bufio.Reader
 	sum  hash.Hash
 	held frame // the first one after the policies
@@ -118,7 +121,7 @@ func (b *BackupReader) next() (frame, error) {
 // called for every chunk, before fn for what needs it.
 func (b *BackupReader) parcels(ctx context.Context, fn func(record.Parcel) error, chunk func([]byte) error) error {
 	var p record.Parcel
-	size := 0
+	size, blocks := 0, int64(0)
 	flush := func() error {
 		full := p
 		p, size = record.Parcel{}, 0
@@ -140,6 +143,9 @@ func (b *BackupReader) parcels(ctx context.Context, fn func(record.Parcel) error
 				return err
 			}
 			p.Block = f.payload
+			if blocks++; b.Progress != nil {
+				b.Progress(blocks)
+			}
 		case frameEntry:
 			if size += len(f.payload); size > parcelEntries {
 				if err := flush(); err != nil {
@@ -155,6 +161,34 @@ func (b *BackupReader) parcels(ctx context.Context, fn func(record.Parcel) error
 			return fmt.Errorf("%w: a frame of type %d among the blocks", ErrBackup, f.kind)
 		}
 	}
+}
+
+// Check reads to the end and verifies every block and entry, as Restore would.
+func (b *BackupReader) Check(ctx context.Context) (blocks, entries int64, err error) {
+	network, err := record.ParseNetworkID(b.Head.Network)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w: head: %w", ErrBackup, err)
+	}
+	err = b.parcels(ctx, func(p record.Parcel) error {
+		if p.Block != nil {
+			block, err := record.ParseBlock(p.Block)
+			if err == nil {
+				err = block.Verify(network)
+			}
+			if err != nil {
+				return fmt.Errorf("%w: %w", ErrBackup, err)
+			}
+			blocks++
+		}
+		for _, e := range p.Entries {
+			if _, _, err := entryIDs(e); err != nil {
+				return fmt.Errorf("%w: %w", ErrBackup, err)
+			}
+			entries++
+		}
+		return nil
+	}, func([]byte) error { return nil }) // a chunk is what its hash says: the file's hash covers it
+	return blocks, entries, err
 }
 
 // Restored says what a restore brought.

@@ -79,6 +79,7 @@ type Store struct {
 	// Memory of the goroutine that owns the store.
 	chain     chainID // own origin and incarnation
 	renew     bool    // take a new incarnation before the next own block
+	opened    int64   // agent time
 	counters  counters
 	index     *pathIndex
 	headers   *lru.Cache[record.Digest, record.Header]

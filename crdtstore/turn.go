@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"syncagent/acl"
 	"syncagent/crdtstore/fault"
@@ -133,6 +134,10 @@ func (t *turn) noteFork(b *record.Block) error {
 		t.s.renew = true
 		return nil
 	}
+	if t.madeByTwin(b) {
+		t.s.alarm("identity-reused", "another agent writes with this agent's identity.key, since this one was started; "+
+			"stop one of them, remove its identity.key and run syncagent join there again")
+	}
 	if c, ok := t.dag.chains[id]; !ok || b.Seq > c.seq {
 		return nil
 	}
@@ -150,6 +155,15 @@ func (t *turn) noteFork(b *record.Block) error {
 	t.s.alarm("fork", fmt.Sprintf("%s signed two blocks with number %d, %s and %s; its store was rolled back, "+
 		"its identity is used twice, or it is hostile", b.Origin, b.Seq, b.Digest, other))
 	return err
+}
+
+// madeByTwin tells whether a block has a write of our key, of another store, that is newer than the start of this one.
+// What this host itself wrote into a store that it lost is older; a minute is for clocks that differed.
+func (t *turn) madeByTwin(b *record.Block) bool {
+	since := t.s.opened + time.Minute.Milliseconds()
+	return b.Bundle != nil && b.Origin == t.s.self && slices.ContainsFunc(b.Writes, func(w *record.Write) bool {
+		return w.Author == t.s.self && w.HLC.Milli() > since
+	})
 }
 
 // has tells whether a block is held, in this turn too.

@@ -18,7 +18,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 )
@@ -31,10 +30,13 @@ Names are those below PREFIX, so that import DEST PREFIX is the way back. Files 
 the mode of their entry, or 0600; all that is made is for its owner only until then.
 A path that has others below it cannot be a file: in a directory or a tar file it is left
 out and reported, and the exit code is 8. An export is no backup of an agent: it holds no
-history, authors or times to live.`
+history, authors or times to live.
+
+With --backup the values are those of a backup, not of the agent, which need not run. So
+older ones come back: export them, look at them, import them again.`
 
 func (c *cli) exportCmd() *cobra.Command {
-	var as string
+	var as, backup, identity string
 	cmd := &cobra.Command{
 		Use:   "export PREFIX DEST",
 		Short: "Copy a part of the store to a directory, a tar file or JSON lines",
@@ -47,10 +49,19 @@ func (c *cli) exportCmd() *cobra.Command {
 			return c.completePaths(1)(cmd, words, typed)
 		},
 		RunE: func(cmd *cobra.Command, words []string) error {
-			return c.export(cmd.Context(), words[0], words[1], format(as))
+			list := c.listAgent
+			if backup == "-" {
+				return usagef("--backup -: it is read more than once, so it must be a file")
+			}
+			if backup != "" {
+				list = c.listBackup(backup, identity)
+			}
+			return c.export(cmd.Context(), list, words[0], words[1], format(as))
 		},
 	}
 	cmd.Flags().StringVar(&as, "format", "", "`FORMAT` of DEST: dir, tar or json (default: by its name)")
+	cmd.Flags().StringVar(&backup, "backup", "", "take the values from the backup in `FILE`")
+	cmd.Flags().StringVar(&identity, "identity", "", "decrypt the backup with the age identity in `FILE`")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"dir", "tar", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -84,7 +95,35 @@ type exporter interface {
 	finish(err error) error
 }
 
-func (c *cli) export(ctx context.Context, prefix, dest string, as format) error {
+// lister calls fn for every entry at and below prefix, ascending by path, from one state.
+type lister func(ctx context.Context, prefix string, values bool, fn func(*apiv1.Entry) error) error
+
+func (c *cli) listAgent(ctx context.Context, prefix string, values bool, fn func(*apiv1.Entry) error) error {
+	client, err := c.dial()
+	if err != nil {
+		return err
+	}
+	_, err = listEntries(ctx, client, prefix, values, fn)
+	return err
+}
+
+// listBackup lists a backup. It is opened anew each time: it can be read once only.
+func (c *cli) listBackup(file, identity string) lister {
+	return func(ctx context.Context, prefix string, _ bool, fn func(*apiv1.Entry) error) error {
+		cfg, err := c.loadNetworkConfig()
+		if err != nil {
+			return err
+		}
+		b, err := c.openBackup(file, identity)
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		return b.List(ctx, cfg, prefix, fn)
+	}
+}
+
+func (c *cli) export(ctx context.Context, list lister, prefix, dest string, as format) error {
 	prefix, err := record.CleanPrefix(prefix)
 	if err != nil {
 		return err
@@ -92,13 +131,9 @@ func (c *cli) export(ctx context.Context, prefix, dest string, as format) error 
 	if as == "" {
 		as = exportFormat(dest)
 	}
-	client, err := c.dial()
-	if err != nil {
-		return err
-	}
 	var above map[string]bool
 	if as != formatJSON {
-		if above, err = directories(ctx, client, prefix); err != nil {
+		if above, err = directories(ctx, list, prefix); err != nil {
 			return err
 		}
 	}
@@ -108,7 +143,7 @@ func (c *cli) export(ctx context.Context, prefix, dest string, as format) error 
 	}
 	written, left := 0, 0
 	var faulty error // of the destination, not of the agent
-	_, err = listEntries(ctx, client, prefix, true, func(e *apiv1.Entry) error {
+	err = list(ctx, prefix, true, func(e *apiv1.Entry) error {
 		name := strings.TrimPrefix(strings.TrimPrefix(e.GetPath(), strings.TrimSuffix(prefix, "/")), "/")
 		switch {
 		case name == "":
@@ -144,9 +179,9 @@ func (c *cli) warnLeftOut(path, why string) {
 }
 
 // directories gives the paths that have others below them.
-func directories(ctx context.Context, client *agent.Client, prefix string) (map[string]bool, error) {
+func directories(ctx context.Context, list lister, prefix string) (map[string]bool, error) {
 	above := map[string]bool{}
-	_, err := listEntries(ctx, client, prefix, false, func(e *apiv1.Entry) error {
+	err := list(ctx, prefix, false, func(e *apiv1.Entry) error {
 		for p := path.Dir(e.GetPath()); p != "/" && !above[p]; p = path.Dir(p) {
 			above[p] = true
 		}

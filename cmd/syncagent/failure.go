@@ -71,6 +71,7 @@ var exitCodes = map[agent.Code]int{
 	agent.CodeTooLarge:     exitUsage,
 	agent.CodeBadConfig:    exitUsage,
 	agent.CodeBadKeyFile:   exitUsage,
+	agent.CodeBadBackup:    exitUsage,
 }
 
 // classify turns whatever a command returned into a failure. Only an error that the end of ctx caused counts as

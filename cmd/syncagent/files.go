@@ -12,32 +12,48 @@ import (
 )
 
 // writeFile replaces a file as a whole and durably: a crash leaves the old content or the new one.
-func writeFile(name string, content []byte, mode fs.FileMode) (err error) {
-	dir := filepath.Dir(name)
-	temp, err := os.CreateTemp(dir, ".syncagent-new-*")
+func writeFile(name string, content []byte, mode fs.FileMode) error {
+	f, err := createFile(name, mode)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, plain(err))
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp.Name())
-			err = fmt.Errorf("write %s: %w", name, plain(err))
-		}
-	}()
-	_, err = temp.Write(content)
-	if err == nil {
-		err = temp.Chmod(mode)
+	_, err = f.Write(content)
+	if err := f.finish(err); err != nil {
+		return fmt.Errorf("write %s: %w", name, plain(err))
 	}
-	if err == nil {
-		err = temp.Sync()
+	return nil
+}
+
+// newFile is a file that gets its name when it is whole.
+type newFile struct {
+	*os.File
+	name string
+}
+
+func createFile(name string, mode fs.FileMode) (*newFile, error) {
+	f, err := os.CreateTemp(filepath.Dir(name), ".syncagent-new-*")
+	if err != nil {
+		return nil, err
 	}
-	if err = errors.Join(err, temp.Close()); err != nil {
+	if err := f.Chmod(mode); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	return &newFile{f, name}, nil
+}
+
+// finish makes the file durable and names it, or, after an error, removes it.
+func (f *newFile) finish(err error) error {
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.File.Name(), f.name)
+	}
+	if err != nil {
+		_ = os.Remove(f.File.Name()) // it is not whole
 		return err
 	}
-	if err := os.Rename(temp.Name(), name); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
+	d, err := os.Open(filepath.Dir(f.name))
 	if err != nil {
 		return err
 	}

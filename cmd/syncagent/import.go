@@ -135,7 +135,7 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 		return err
 	}
 	if !flags.dryRun && !c.verbose { // which print lines of their own
-		i.shows = c.newProgress(func() int { return countFiles(root) })
+		i.shows = c.newProgress("files", func() int { return countFiles(root) })
 	}
 	if root != nil {
 		err = i.copyFiles(ctx, root, prefix)

@@ -17,7 +17,7 @@ func TestProgress(t *testing.T) {
 		{5, 4, time.Second, "5 files, 5/s"}, // it grew meanwhile
 		{0, 0, 0, "0 of 0 files, 0/s, 0s left"},
 	} {
-		if got := progressText(c.done, c.total, c.took); got != c.want {
+		if got := progressText("files", c.done, c.total, c.took); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}

@@ -87,8 +87,8 @@ func (c *cli) addCommands(root *cobra.Command) {
 	}
 	add("data", c.putCmd(), c.getCmd(), c.lsCmd(), c.rmCmd(), c.countCmd(), c.batchCmd(), c.watchCmd(), c.historyCmd(),
 		c.restoreCmd(), c.importCmd(), c.exportCmd(), c.mirrorCmd())
-	add("setup", c.initCmd(), c.joinCmd(), c.tokenCmd(), c.agentCmd(), c.reloadCmd(), c.aclCmd(), c.configCmd(), c.completionCmd(),
-		c.manpageCmd())
+	add("setup", c.initCmd(), c.joinCmd(), c.tokenCmd(), c.agentCmd(), c.reloadCmd(), c.backupCmd(), c.restoreBackupCmd(), c.aclCmd(),
+		c.configCmd(), c.completionCmd(), c.manpageCmd())
 	add("look", c.statusCmd(), c.peersCmd(), c.rolloutCmd(), c.doctorCmd(), c.diffCmd(), c.idCmd(), c.versionCmd())
 }
 

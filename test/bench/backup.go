@@ -28,7 +28,7 @@ func (n *node) writeBackup(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := n.Backup(context.Background(), record.KeyOf(n.key), crdtstore.BackupHead{}, z, nil); err != nil {
+	if _, err := n.Backup(context.Background(), record.KeyOf(n.key), crdtstore.BackupHead{}, z, nil); err != nil {
 		return err
 	}
 	return z.Close()

@@ -3054,6 +3054,131 @@ func (x *ReloadResponse) GetWaiting() []string {
 	return nil
 }
 
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+}
+
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the backup.
+	Data       []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	BlocksDone int64  `protobuf:"varint,2,opt,name=blocks_done,json=blocksDone,proto3" json:"blocks_done,omitempty"`
+	// In all.
+	Blocks int64 `protobuf:"varint,3,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	// What the backup holds, in the last message.
+	Entries int64 `protobuf:"varint,4,opt,name=entries,proto3" json:"entries,omitempty"`
+	// Entries that this agent may read and lacks itself, in the last message.
+	MissingEntries int64 `protobuf:"varint,5,opt,name=missing_entries,json=missingEntries,proto3" json:"missing_entries,omitempty"`
+	// As in StatusResponse, in the last message. An agent that may read less shows another after a restore.
+	ViewDigest    string `protobuf:"bytes,6,opt,name=view_digest,json=viewDigest,proto3" json:"view_digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetBlocksDone() int64 {
+	if x != nil {
+		return x.BlocksDone
+	}
+	return 0
+}
+
+func (x *BackupResponse) GetBlocks() int64 {
+	if x != nil {
+		return x.Blocks
+	}
+	return 0
+}
+
+func (x *BackupResponse) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *BackupResponse) GetMissingEntries() int64 {
+	if x != nil {
+		return x.MissingEntries
+	}
+	return 0
+}
+
+func (x *BackupResponse) GetViewDigest() string {
+	if x != nil {
+		return x.ViewDigest
+	}
+	return ""
+}
+
 type ShowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3062,7 +3187,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3199,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3212,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
 }
 
 type ShowResponse struct {
@@ -3103,7 +3228,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3240,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3253,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -3162,7 +3287,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3174,7 +3299,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3187,7 +3312,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -3208,7 +3333,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3345,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3358,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -3258,7 +3383,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3395,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3408,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
 }
 
 type LogResponse struct {
@@ -3295,7 +3420,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3432,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3445,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *LogResponse) GetTexts() []*PolicyText {
@@ -3347,7 +3472,7 @@ type PolicyText struct {
 
 func (x *PolicyText) Reset() {
 	*x = PolicyText{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3359,7 +3484,7 @@ func (x *PolicyText) String() string {
 func (*PolicyText) ProtoMessage() {}
 
 func (x *PolicyText) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3372,7 +3497,7 @@ func (x *PolicyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
 func (*PolicyText) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PolicyText) GetSigned() []byte {
@@ -3427,7 +3552,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3564,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3577,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PreviewRequest) GetText() []byte {
@@ -3471,7 +3596,7 @@ type PreviewResponse struct {
 
 func (x *PreviewResponse) Reset() {
 	*x = PreviewResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3483,7 +3608,7 @@ func (x *PreviewResponse) String() string {
 func (*PreviewResponse) ProtoMessage() {}
 
 func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3496,7 +3621,7 @@ func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewResponse.ProtoReflect.Descriptor instead.
 func (*PreviewResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PreviewResponse) GetChanges() []*PathChange {
@@ -3522,7 +3647,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3659,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3672,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PathChange) GetPath() string {
@@ -3590,7 +3715,7 @@ type WrittenRequest struct {
 
 func (x *WrittenRequest) Reset() {
 	*x = WrittenRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3602,7 +3727,7 @@ func (x *WrittenRequest) String() string {
 func (*WrittenRequest) ProtoMessage() {}
 
 func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3615,7 +3740,7 @@ func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRequest.ProtoReflect.Descriptor instead.
 func (*WrittenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *WrittenRequest) GetAuthor() string {
@@ -3641,7 +3766,7 @@ type WrittenResponse struct {
 
 func (x *WrittenResponse) Reset() {
 	*x = WrittenResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3653,7 +3778,7 @@ func (x *WrittenResponse) String() string {
 func (*WrittenResponse) ProtoMessage() {}
 
 func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3666,7 +3791,7 @@ func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenResponse.ProtoReflect.Descriptor instead.
 func (*WrittenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{55}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *WrittenResponse) GetEntries() []*WrittenEntry {
@@ -3688,7 +3813,7 @@ type WrittenEntry struct {
 
 func (x *WrittenEntry) Reset() {
 	*x = WrittenEntry{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3825,7 @@ func (x *WrittenEntry) String() string {
 func (*WrittenEntry) ProtoMessage() {}
 
 func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3838,7 @@ func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenEntry.ProtoReflect.Descriptor instead.
 func (*WrittenEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{56}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *WrittenEntry) GetEntry() *Entry {
@@ -3744,7 +3869,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3756,7 +3881,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3769,7 +3894,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{57}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -4015,7 +4140,17 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\rReloadRequest\"D\n" +
 	"\x0eReloadResponse\x12\x18\n" +
 	"\aapplied\x18\x01 \x03(\tR\aapplied\x12\x18\n" +
-	"\awaiting\x18\x02 \x03(\tR\awaiting\"\r\n" +
+	"\awaiting\x18\x02 \x03(\tR\awaiting\"\x0f\n" +
+	"\rBackupRequest\"\xc1\x01\n" +
+	"\x0eBackupResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x1f\n" +
+	"\vblocks_done\x18\x02 \x01(\x03R\n" +
+	"blocksDone\x12\x16\n" +
+	"\x06blocks\x18\x03 \x01(\x03R\x06blocks\x12\x18\n" +
+	"\aentries\x18\x04 \x01(\x03R\aentries\x12'\n" +
+	"\x0fmissing_entries\x18\x05 \x01(\x03R\x0emissingEntries\x12\x1f\n" +
+	"\vview_digest\x18\x06 \x01(\tR\n" +
+	"viewDigest\"\r\n" +
 	"\vShowRequest\"R\n" +
 	"\fShowResponse\x12\x16\n" +
 	"\x06signed\x18\x01 \x01(\fR\x06signed\x12\x16\n" +
@@ -4085,7 +4220,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
 	"\x05Clock\x12\x1a.syncagent.v1.ClockRequest\x1a\x1b.syncagent.v1.ClockResponse\x12@\n" +
 	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse\x12F\n" +
-	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse2\x8b\x04\n" +
+	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse2\xd2\x04\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
 	"\x05Peers\x12\x1a.syncagent.v1.PeersRequest\x1a\x1b.syncagent.v1.PeersResponse\x12O\n" +
@@ -4094,7 +4229,8 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\vResumePeers\x12 .syncagent.v1.ResumePeersRequest\x1a!.syncagent.v1.ResumePeersResponse\x127\n" +
 	"\x02ID\x12\x17.syncagent.v1.IDRequest\x1a\x18.syncagent.v1.IDResponse\x12C\n" +
 	"\x06Reload\x12\x1b.syncagent.v1.ReloadRequest\x1a\x1c.syncagent.v1.ReloadResponse\x12X\n" +
-	"\rConfirmMirror\x12\".syncagent.v1.ConfirmMirrorRequest\x1a#.syncagent.v1.ConfirmMirrorResponse2\xd9\x02\n" +
+	"\rConfirmMirror\x12\".syncagent.v1.ConfirmMirrorRequest\x1a#.syncagent.v1.ConfirmMirrorResponse\x12E\n" +
+	"\x06Backup\x12\x1b.syncagent.v1.BackupRequest\x1a\x1c.syncagent.v1.BackupResponse0\x012\xd9\x02\n" +
 	"\x06Policy\x12=\n" +
 	"\x04Show\x12\x19.syncagent.v1.ShowRequest\x1a\x1a.syncagent.v1.ShowResponse\x12@\n" +
 	"\x05Apply\x12\x1a.syncagent.v1.ApplyRequest\x1a\x1b.syncagent.v1.ApplyResponse\x12:\n" +
@@ -4115,7 +4251,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(Stage)(0),                    // 0: syncagent.v1.Stage
 	(EventType)(0),                // 1: syncagent.v1.EventType
@@ -4163,36 +4299,38 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*IDResponse)(nil),            // 43: syncagent.v1.IDResponse
 	(*ReloadRequest)(nil),         // 44: syncagent.v1.ReloadRequest
 	(*ReloadResponse)(nil),        // 45: syncagent.v1.ReloadResponse
-	(*ShowRequest)(nil),           // 46: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 47: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 48: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 49: syncagent.v1.ApplyResponse
-	(*LogRequest)(nil),            // 50: syncagent.v1.LogRequest
-	(*LogResponse)(nil),           // 51: syncagent.v1.LogResponse
-	(*PolicyText)(nil),            // 52: syncagent.v1.PolicyText
-	(*PreviewRequest)(nil),        // 53: syncagent.v1.PreviewRequest
-	(*PreviewResponse)(nil),       // 54: syncagent.v1.PreviewResponse
-	(*PathChange)(nil),            // 55: syncagent.v1.PathChange
-	(*WrittenRequest)(nil),        // 56: syncagent.v1.WrittenRequest
-	(*WrittenResponse)(nil),       // 57: syncagent.v1.WrittenResponse
-	(*WrittenEntry)(nil),          // 58: syncagent.v1.WrittenEntry
-	(*ErrorInfo)(nil),             // 59: syncagent.v1.ErrorInfo
-	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 61: google.protobuf.Duration
+	(*BackupRequest)(nil),         // 46: syncagent.v1.BackupRequest
+	(*BackupResponse)(nil),        // 47: syncagent.v1.BackupResponse
+	(*ShowRequest)(nil),           // 48: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 49: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 50: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 51: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 52: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 53: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 54: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 55: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 56: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 57: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 58: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 59: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 60: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 61: syncagent.v1.ErrorInfo
+	(*timestamppb.Timestamp)(nil), // 62: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 63: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	60, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	60, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	61, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	62, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	62, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	63, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	3,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	4,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	5,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
 	2,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
-	61, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	63, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
 	0,  // 8: syncagent.v1.WaitRequest.stage:type_name -> syncagent.v1.Stage
 	12, // 9: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
 	0,  // 10: syncagent.v1.HostProgress.stage:type_name -> syncagent.v1.Stage
-	61, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
+	63, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
 	12, // 12: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
 	2,  // 13: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
 	2,  // 14: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
@@ -4203,14 +4341,14 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	31, // 19: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
 	32, // 20: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
 	33, // 21: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	60, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	62, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
 	31, // 23: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	52, // 24: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	55, // 25: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	54, // 24: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	57, // 25: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
 	2,  // 26: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
 	2,  // 27: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	60, // 28: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
-	58, // 29: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	62, // 28: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	60, // 29: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
 	2,  // 30: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
 	3,  // 31: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
 	19, // 32: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
@@ -4232,38 +4370,40 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	42, // 48: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
 	44, // 49: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
 	40, // 50: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	46, // 51: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	48, // 52: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	50, // 53: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	53, // 54: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	56, // 55: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	7,  // 56: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	20, // 57: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	22, // 58: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	24, // 59: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	7,  // 60: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	7,  // 61: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	26, // 62: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	9,  // 63: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	11, // 64: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
-	7,  // 65: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	17, // 66: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	7,  // 67: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	14, // 68: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
-	29, // 69: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	35, // 70: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	37, // 71: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	39, // 72: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	43, // 73: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	45, // 74: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
-	41, // 75: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	47, // 76: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	49, // 77: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	51, // 78: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	54, // 79: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	57, // 80: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	56, // [56:81] is the sub-list for method output_type
-	31, // [31:56] is the sub-list for method input_type
+	46, // 51: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
+	48, // 52: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	50, // 53: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	52, // 54: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	55, // 55: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	58, // 56: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	7,  // 57: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	20, // 58: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	22, // 59: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	24, // 60: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	7,  // 61: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	7,  // 62: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	26, // 63: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	9,  // 64: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	11, // 65: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
+	7,  // 66: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	17, // 67: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	7,  // 68: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	14, // 69: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
+	29, // 70: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	35, // 71: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	37, // 72: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	39, // 73: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	43, // 74: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	45, // 75: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	41, // 76: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	47, // 77: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
+	49, // 78: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	51, // 79: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	53, // 80: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	56, // 81: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	59, // 82: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	57, // [57:83] is the sub-list for method output_type
+	31, // [31:57] is the sub-list for method input_type
 	31, // [31:31] is the sub-list for extension type_name
 	31, // [31:31] is the sub-list for extension extendee
 	0,  // [0:31] is the sub-list for field type_name
@@ -4291,7 +4431,7 @@ func file_agent_api_v1_syncagent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   58,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -82,6 +82,8 @@ const (
 	AgentReloadProcedure = "/syncagent.v1.Agent/Reload"
 	// AgentConfirmMirrorProcedure is the fully-qualified name of the Agent's ConfirmMirror RPC.
 	AgentConfirmMirrorProcedure = "/syncagent.v1.Agent/ConfirmMirror"
+	// AgentBackupProcedure is the fully-qualified name of the Agent's Backup RPC.
+	AgentBackupProcedure = "/syncagent.v1.Agent/Backup"
 	// PolicyShowProcedure is the fully-qualified name of the Policy's Show RPC.
 	PolicyShowProcedure = "/syncagent.v1.Policy/Show"
 	// PolicyApplyProcedure is the fully-qualified name of the Policy's Apply RPC.
@@ -522,6 +524,9 @@ type AgentClient interface {
 	Reload(context.Context, *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error)
 	// ConfirmMirror agrees to the removals that a mirror of the configuration holds at this moment. It makes them soon.
 	ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error)
+	// Backup streams one state of the store: signed policies, blocks and the entries that the caller may read, compressed
+	// by zstd. Writes go on meanwhile. syncagent restore-backup makes a store of it.
+	Backup(context.Context, *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupResponse], error)
 }
 
 // NewAgentClient constructs a client for the syncagent.v1.Agent service. By default, it uses the
@@ -577,6 +582,12 @@ func NewAgentClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(agentMethods.ByName("ConfirmMirror")),
 			connect.WithClientOptions(opts...),
 		),
+		backup: connect.NewClient[v1.BackupRequest, v1.BackupResponse](
+			httpClient,
+			baseURL+AgentBackupProcedure,
+			connect.WithSchema(agentMethods.ByName("Backup")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -589,6 +600,7 @@ type agentClient struct {
 	iD            *connect.Client[v1.IDRequest, v1.IDResponse]
 	reload        *connect.Client[v1.ReloadRequest, v1.ReloadResponse]
 	confirmMirror *connect.Client[v1.ConfirmMirrorRequest, v1.ConfirmMirrorResponse]
+	backup        *connect.Client[v1.BackupRequest, v1.BackupResponse]
 }
 
 // Status calls syncagent.v1.Agent.Status.
@@ -626,6 +638,11 @@ func (c *agentClient) ConfirmMirror(ctx context.Context, req *connect.Request[v1
 	return c.confirmMirror.CallUnary(ctx, req)
 }
 
+// Backup calls syncagent.v1.Agent.Backup.
+func (c *agentClient) Backup(ctx context.Context, req *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupResponse], error) {
+	return c.backup.CallServerStream(ctx, req)
+}
+
 // AgentHandler is an implementation of the syncagent.v1.Agent service.
 type AgentHandler interface {
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
@@ -638,6 +655,9 @@ type AgentHandler interface {
 	Reload(context.Context, *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error)
 	// ConfirmMirror agrees to the removals that a mirror of the configuration holds at this moment. It makes them soon.
 	ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error)
+	// Backup streams one state of the store: signed policies, blocks and the entries that the caller may read, compressed
+	// by zstd. Writes go on meanwhile. syncagent restore-backup makes a store of it.
+	Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error
 }
 
 // NewAgentHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -689,6 +709,12 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(agentMethods.ByName("ConfirmMirror")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentBackupHandler := connect.NewServerStreamHandler(
+		AgentBackupProcedure,
+		svc.Backup,
+		connect.WithSchema(agentMethods.ByName("Backup")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/syncagent.v1.Agent/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentStatusProcedure:
@@ -705,6 +731,8 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 			agentReloadHandler.ServeHTTP(w, r)
 		case AgentConfirmMirrorProcedure:
 			agentConfirmMirrorHandler.ServeHTTP(w, r)
+		case AgentBackupProcedure:
+			agentBackupHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -740,6 +768,10 @@ func (UnimplementedAgentHandler) Reload(context.Context, *connect.Request[v1.Rel
 
 func (UnimplementedAgentHandler) ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.ConfirmMirror is not implemented"))
+}
+
+func (UnimplementedAgentHandler) Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.Backup is not implemented"))
 }
 
 // PolicyClient is a client for the syncagent.v1.Policy service.
