@@ -154,6 +154,15 @@ func TestCallerIsNarrowed(t *testing.T) {
 		stream.Receive()
 		return stream.Err()
 	}
+	backup := func() error {
+		stream, err := c.Agent.Backup(ctx, connect.NewRequest(&apiv1.BackupRequest{}))
+		if err != nil {
+			return err
+		}
+		defer stream.Close() //nolint:errcheck // its error is stream.Err
+		stream.Receive()
+		return stream.Err()
+	}
 	const ok = Code("")
 	for _, test := range []struct {
 		name string
@@ -192,6 +201,7 @@ func TestCallerIsNarrowed(t *testing.T) {
 		{"policy show", func() error { _, err := c.Policy.Show(ctx, connect.NewRequest(&apiv1.ShowRequest{})); return err }(), CodeDenied},
 		{"policy log", func() error { _, err := c.Policy.Log(ctx, connect.NewRequest(&apiv1.LogRequest{})); return err }(), CodeDenied},
 		{"policy apply", func() error { _, err := c.Policy.Apply(ctx, connect.NewRequest(&apiv1.ApplyRequest{})); return err }(), CodeDenied},
+		{"backup", backup(), CodeDenied},
 		{"pause", func() error {
 			_, err := c.Agent.PausePeers(ctx, connect.NewRequest(&apiv1.PausePeersRequest{}))
 			return err
