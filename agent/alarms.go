@@ -100,6 +100,7 @@ var alarmHints = map[string]string{
 	"policy-twins":      "apply a policy with a higher serial: syncagent acl apply",
 	"bad-reload":        "syncagent config check",
 	"paused":            "syncagent peers resume",
+	"old-version":       "install the version of syncagent that the other hosts run",
 	"disk-full":         "free space on the disk of data_dir, or lower store.min_free",
 	alarmClock:          "mend the time service of this host; agent time never goes back, so if it was ahead, keep the agent stopped for as long as it was",
 	"corrupt":           "check the disk; stop the agent, move its store away and start it: the other agents fill it again",

@@ -36,6 +36,8 @@ var codeRows = []codeRow{
 	{crdtstore.ErrPrecondition, CodePrecondition, connect.CodeFailedPrecondition, http.StatusPreconditionFailed, ""},
 	{crdtstore.ErrTooLarge, CodeTooLarge, connect.CodeInvalidArgument, http.StatusRequestEntityTooLarge, ""},
 	{crdtstore.ErrClock, CodeClock, connect.CodeUnavailable, http.StatusServiceUnavailable, "check the time service of the agent's host"},
+	{crdtstore.ErrFormat, CodeOldVersion, connect.CodeFailedPrecondition, http.StatusServiceUnavailable,
+		"install the version of syncagent that the other hosts run"},
 	{crdtstore.ErrDiskFull, CodeDiskFull, connect.CodeResourceExhausted, http.StatusInsufficientStorage,
 		"free space on the disk of data_dir, or lower store.min_free"},
 	{crdtstore.ErrCorrupt, CodeCorrupt, connect.CodeDataLoss, http.StatusInternalServerError,

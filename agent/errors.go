@@ -16,6 +16,7 @@ const (
 	CodePrecondition Code = "precondition" // the path has another version, or the policy's serial is too low
 	CodeTooLarge     Code = "too_large"
 	CodeClock        Code = "clock"
+	CodeOldVersion   Code = "old_version"
 	CodeDiskFull     Code = "disk_full"
 	CodeCorrupt      Code = "corrupt"
 	CodeStopping     Code = "stopping" // the agent is going down

@@ -20,6 +20,7 @@ var (
 	ErrCorrupt      = errors.New("stored data is damaged")
 	ErrVersion      = errors.New("store of an unknown version")
 	ErrNetwork      = errors.New("data directory belongs to another network")
+	ErrFormat       = errors.New("the policy asks for a newer format")
 	ErrClosed       = errors.New("store is closed")
 	ErrBadCursor    = errors.New("bad cursor")
 )

@@ -240,7 +240,7 @@ func (t *turn) takeWrites(full bool) error {
 	if len(t.local) > 0 {
 		return t.publish()
 	}
-	if len(t.dag.heads) > t.s.headLimit && t.policy.Member(t.s.self) && !full {
+	if len(t.dag.heads) > t.s.headLimit && t.policy.Member(t.s.self) && t.policy.Format() <= record.Format && !full {
 		return t.publishBundle(nil)
 	}
 	return nil

@@ -177,7 +177,7 @@ func (s *Store) loadPolicies(v view) error {
 		s.counters.place = record.Tag{}
 	}
 	if in := s.effective(s.texts); in != nil {
-		s.force.Store(&inForce{acl.Compile(s.network, in, s.texts), s.counters.generation})
+		s.enforce(acl.Compile(s.network, in, s.texts))
 	}
 	return nil
 }

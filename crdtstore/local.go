@@ -49,6 +49,9 @@ func (t *turn) put(req *writeRequest) error {
 	if t.policy == nil {
 		return ErrNoPolicy
 	}
+	if f := t.policy.Format(); f > record.Format {
+		return fmt.Errorf("%w: %d, and this agent writes %d", ErrFormat, f, record.Format)
+	}
 	if fault := t.s.clockFault.Load(); fault != nil && *fault != "" {
 		return fmt.Errorf("%w: %s", ErrClock, *fault)
 	}
@@ -280,7 +283,7 @@ func (t *turn) takeBack(cause error) error {
 }
 
 // Write stores operations as one atomic write and returns its version (index 0) once it is durable here. Errors:
-// *record.PathError, ErrTooLarge, ErrNoPolicy, ErrDenied, ErrNotFound, ErrPrecondition, ErrDiskFull, ErrClosed. If ctx
+// *record.PathError, ErrTooLarge, ErrNoPolicy, ErrFormat, ErrDenied, ErrNotFound, ErrPrecondition, ErrDiskFull, ErrClosed. If ctx
 // ends first the write may or may not have happened.
 func (s *Store) Write(ctx context.Context, ops []Op) (record.Version, error) {
 	if err := checkOps(ops); err != nil {

@@ -140,7 +140,7 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	if fault.Planted("forget-revocations") {
 		all = []*acl.Signed{in}
 	}
-	s.force.Store(&inForce{acl.Compile(s.network, in, all), c.generation})
+	s.enforce(acl.Compile(s.network, in, all))
 	s.committed.Store(c.feed)
 	s.publishStats()
 	s.ring()
@@ -154,6 +154,19 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	}
 	req.done <- nil
 	return nil
+}
+
+// enforce puts a policy in force for readers and writers. One that asks for a format which this program does not know
+// ends its writes: others would read what it writes, but not it what they write.
+func (s *Store) enforce(p *acl.Policy) {
+	before := s.Policy().Format()
+	s.force.Store(&inForce{p, s.counters.generation})
+	switch f := p.Format(); {
+	case f > record.Format:
+		s.alarm("old-version", fmt.Sprintf("the policy asks for format %d; this agent knows %d and writes nothing", f, record.Format))
+	case before > record.Format:
+		s.alarm("old-version", "")
+	}
 }
 
 // addSignatures notes who else signed a text that is kept already: when the first admin is no longer pinned, the second

@@ -25,7 +25,6 @@ const (
 	maxPeers    = 64 // members that we dial; others may still dial us
 	dialTimeout = 5 * time.Second
 	stopTimeout = 1500 * time.Millisecond
-	formatKnown = 1 // highest record format that this build can read
 )
 
 // The protocols. Their numbers change only if hello itself does.

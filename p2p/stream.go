@@ -9,6 +9,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"syncagent/crdtstore/record"
 )
 
 const (
@@ -98,7 +100,7 @@ func (n *Node) openStream(ctx context.Context, s *session, proto protocol.ID) (f
 }
 
 func (n *Node) hello(withRecord bool) *hello {
-	h := &hello{Network: n.o.Network, Format: formatKnown, Milli: n.agentMilli(),
+	h := &hello{Network: n.o.Network, Format: record.Format, Milli: n.agentMilli(),
 		Incarnation: n.replica.Incarnation(), Version: n.o.Version, Name: n.o.Name}
 	if withRecord {
 		r, _ := n.book.get(n.self.PeerID())

@@ -7,3 +7,7 @@
 // The layouts are described in ARCHITECTURE.md, "Formats". They are frozen: two agents that disagree about what is
 // valid would split the fleet for good.
 package record
+
+// Format is the highest number of these layouts that this program reads and writes. A policy says which one a network
+// writes.
+const Format = 1
