@@ -51,7 +51,7 @@ func (p *progress) one(snap snapshot, placed p2p.Placed, want p2p.Stage) (r p2p.
 	}
 	state := p.mirrors.Progress(placed, r.Shown, visible)
 	r.Stage, r.Unmirrored = max(state.stage, p2p.StageStored), !state.mirrored
-	if r.Stage < want {
+	if r.Stage < want || want == p2p.StageNone {
 		fault = state.fault
 	}
 	return r, fault, nil

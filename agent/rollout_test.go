@@ -128,7 +128,7 @@ func TestWaitNamesWhoseTriggerFails(t *testing.T) {
 	if err != nil || len(r.Msg.GetHosts()) != 4 || r.Msg.GetPaths() != 2 {
 		t.Fatalf("rollout: %v, %v", r, err)
 	}
-	if h := r.Msg.GetHosts()[3]; h.GetName() != "web3" || h.GetMirrored() != 2 || h.GetTriggered() != 0 || !strings.HasPrefix(h.GetVersion(), version) {
+	if h := r.Msg.GetHosts()[3]; h.GetName() != "web3" || h.GetMirrored() != 2 || h.GetTriggered() != 0 || !strings.Contains(h.GetError(), "exit status 1") || !strings.HasPrefix(h.GetVersion(), version) {
 		t.Errorf("rollout of the host that fails: %v", h)
 	}
 

@@ -176,7 +176,11 @@ func (w *waiter) failure(r *apiv1.WaitResponse, what string) error {
 		}
 		unmirrored = unmirrored && h.GetUnmirrored()
 	}
-	f := failf(exitReplicas, "replicas", "stored here, but %snot %s as asked for", what, stageWord(w.stage)).
+	word := "stored, but " + what + "not " + stageWord(w.stage)
+	if w.stage == apiv1.Stage_STAGE_STORED {
+		word = "stored here, but " + what + "not"
+	}
+	f := failf(exitReplicas, "replicas", "%s everywhere it was asked for", word).
 		withHint("it reaches the others by itself when they can be reached; syncagent peers shows who is away, syncagent rollout PATH how it goes on")
 	if len(failed) > 0 {
 		f.message += ": failed on " + strings.Join(failed, ", ")
