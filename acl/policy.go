@@ -192,6 +192,27 @@ func (p *Policy) Allowed(author record.PublicKey, tags []record.Tag, v record.Ve
 	return p.kept(v)
 }
 
+// SameReads tells whether a and b may read the same. It looks at every rule, so it is for now and then.
+func (p *Policy) SameReads(a, b record.PublicKey) bool {
+	v, w := p.principal(a), p.principal(b)
+	if !v.live() || !w.live() {
+		return v.live() == w.live()
+	}
+	all := p.root.read.has(v)
+	if all != p.root.read.has(w) {
+		return false
+	}
+	for path, n := range p.byPath {
+		if all && !record.Reserved(path) {
+			continue // both have it by the rule for everything
+		}
+		if n.read.has(v) != n.read.has(w) {
+			return false
+		}
+	}
+	return true
+}
+
 func (p *Policy) kept(v record.Version) bool {
 	if p == nil || len(p.keeps) == 0 {
 		return false

@@ -45,7 +45,7 @@ func (a *Alarms) Raise(code, subject, message string) {
 	old, known := a.active[key]
 	full := !known && len(a.active) >= maxAlarms
 	if !full {
-		alarm := Alarm{Code: code, Subject: subject, Since: a.now(), Message: message, Hint: alarmHints[code]}
+		alarm := Alarm{Code: code, Subject: subject, Since: a.now(), Message: message, Hint: alarmHint(code)}
 		if known {
 			alarm.Since = old.Since
 		}
@@ -53,7 +53,7 @@ func (a *Alarms) Raise(code, subject, message string) {
 	}
 	a.mu.Unlock()
 	if !known && !full {
-		a.log.Warn("alarm raised", "code", code, "subject", subject, "message", message, "hint", alarmHints[code])
+		a.log.Warn("alarm raised", "code", code, "subject", subject, "message", message, "hint", alarmHint(code))
 	}
 }
 
@@ -90,26 +90,4 @@ func (a *Alarms) List() []Alarm {
 		return cmp.Or(x.Since.Compare(y.Since), cmp.Compare(x.Code, y.Code), cmp.Compare(x.Subject, y.Subject))
 	})
 	return list
-}
-
-// alarmHints says what to do about an alarm, by its code.
-var alarmHints = map[string]string{
-	alarmNoPolicy:       "on the host with the admin key: syncagent acl admit, with the line that syncagent join printed here",
-	alarmNoMember:       "if that is a mistake: syncagent acl admit, with its identity line, on the host with the admin key; a revoked key stays out, join anew with another --dir",
-	"bad-policy":        "syncagent acl check, then syncagent acl apply",
-	"policy-twins":      "apply a policy with a higher serial: syncagent acl apply",
-	"bad-reload":        "syncagent config check",
-	"paused":            "syncagent peers resume",
-	"old-version":       "install the version of syncagent that the other hosts run",
-	"disk-full":         "free space on the disk of data_dir, or lower store.min_free",
-	alarmClock:          "mend the time service of this host; agent time never goes back, so if it was ahead, keep the agent stopped for as long as it was",
-	"corrupt":           "check the disk; stop the agent, move its store away and start it: the other agents fill it again",
-	"diverged":          "compare block_digest of syncagent status on both hosts, and report it",
-	"invalid-data":      "look at the member that the message names: its program or its host may not be sound",
-	"identity-reused":   "never run two agents with one identity.key",
-	"trigger-files":     "mend the files that the message names, then restart the agent",
-	"mirror-halted":     "bring the directory back, or remove the mirror's journal to start anew",
-	"mirror-held":       "if the deletions are meant, run syncagent mirror once by hand",
-	"mirror-incomplete": "syncagent status shows the paths that cannot be files here",
-	"mirror-failing":    "it is tried again until it works",
 }

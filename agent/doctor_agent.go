@@ -62,7 +62,8 @@ func (d *diagnosis) state(s *apiv1.StatusResponse) {
 
 func (d *diagnosis) alarms(alarms []*apiv1.Alarm) {
 	for _, a := range alarms {
-		d.fail("alarm", a.GetHint(), "%s since %s: %s", a.GetCode(), a.GetSince().AsTime().Format(time.RFC3339), a.GetMessage())
+		what := strings.TrimPrefix(a.GetSubject()+": "+a.GetMessage(), ": ")
+		d.fail("alarm", a.GetHint(), "%s since %s: %s", a.GetCode(), a.GetSince().AsTime().Format(time.RFC3339), what)
 	}
 	if len(alarms) == 0 {
 		d.ok("alarms", "none")

@@ -73,7 +73,7 @@ func (s *service) status() *apiv1.StatusResponse {
 		r.PolicySerial, r.PolicyHash = p.Serial(), hashOf(p)
 	}
 	for _, a := range s.alarms.List() {
-		r.Alarms = append(r.Alarms, &apiv1.Alarm{Code: a.Code, Since: timestamppb.New(a.Since), Message: a.Message, Hint: a.Hint})
+		r.Alarms = append(r.Alarms, &apiv1.Alarm{Code: a.Code, Subject: a.Subject, Since: timestamppb.New(a.Since), Message: a.Message, Hint: a.Hint})
 	}
 	r.Mirrors, r.Triggers = s.mirrors.Status()
 	return r

@@ -85,6 +85,7 @@ type Stats struct {
 	BlockDigest [32]byte
 	Blocks      int64
 	Heads       int
+	Judging     bool  // the view is being put right after a policy change
 	Unready     int   // writes of which entries are still missing
 	Parked      int   // blocks waiting for blocks that they name
 	Missing     int   // entries this agent may read, wants and lacks

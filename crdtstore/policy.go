@@ -112,6 +112,8 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	if before != nil && before.Serial == req.signed.Serial {
 		s.alarm("policy-twins", fmt.Sprintf("two policies with serial %d exist; the one with the higher hash is in force; "+
 			"apply one with a higher serial", before.Serial))
+	} else if before != nil && in.Serial > before.Serial {
+		s.alarm("policy-twins", "")
 	}
 	r := newRows()
 	r.set(policyKey(req.signed.Serial, req.signed.Hash), req.signed.Encode())

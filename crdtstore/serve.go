@@ -21,6 +21,12 @@ const (
 // BlockDigest is the SHA-256 of the heads' digests in ascending order: equal means the same blocks.
 func (s *Store) BlockDigest() [32]byte { return s.dag.Load().digest }
 
+// View is the digest of all that is shown; settled if nothing is missing, or waits to be judged by a new policy.
+func (s *Store) View() (digest [32]byte, settled bool) {
+	st := s.stats.Load()
+	return st.ViewDigest, !st.Judging && st.Unready == 0 && s.wants.len() == 0
+}
+
 // Heads gives the blocks that no held block links to, ascending.
 func (s *Store) Heads() []record.Digest { return s.dag.Load().sortedHeads() }
 

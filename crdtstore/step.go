@@ -210,7 +210,7 @@ func (s *Store) publishStats() {
 	st := &Stats{
 		Entries: int64(s.counters.entries), ViewDigest: s.counters.viewDigest, BlockDigest: d.digest,
 		Blocks: int64(s.counters.blocks), Heads: len(d.heads), Parked: len(s.parked.blocks),
-		Withheld: int64(s.counters.withheld), Unready: len(s.unready), Incarnation: s.chain.incarnation,
+		Judging: s.counters.judged != s.counters.generation, Withheld: int64(s.counters.withheld), Unready: len(s.unready), Incarnation: s.chain.incarnation,
 	}
 	if p := s.Policy(); p != nil {
 		st.Serial, st.PolicyHash = p.Serial(), p.Hash()

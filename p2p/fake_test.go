@@ -25,10 +25,19 @@ type fakePolicy struct {
 	Private map[string][]record.PublicKey // prefix -> readers
 }
 
-func (p *fakePolicy) Member(k record.PublicKey) bool        { return slices.Contains(p.Keys, k) }
-func (p *fakePolicy) Members() []record.PublicKey           { return p.Keys }
-func (p *fakePolicy) Serial() uint64                        { return p.Number }
-func (p *fakePolicy) Alias(k record.PublicKey) string       { return "" }
+func (p *fakePolicy) Member(k record.PublicKey) bool  { return slices.Contains(p.Keys, k) }
+func (p *fakePolicy) Members() []record.PublicKey     { return p.Keys }
+func (p *fakePolicy) Serial() uint64                  { return p.Number }
+func (p *fakePolicy) Alias(k record.PublicKey) string { return "" }
+func (p *fakePolicy) Hash() [32]byte                  { return sha256.Sum256(p.text()) }
+func (p *fakePolicy) SameReads(a, b record.PublicKey) bool {
+	for _, readers := range p.Private {
+		if slices.Contains(readers, a) != slices.Contains(readers, b) {
+			return false
+		}
+	}
+	return true
+}
 func (p *fakePolicy) MembersMayRead(tags []record.Tag) bool { return p.readers(tags) == nil }
 func (p *fakePolicy) MayRead(k record.PublicKey, tags []record.Tag) bool {
 	r := p.readers(tags)
@@ -80,6 +89,7 @@ type fakeReplica struct {
 	served  int
 	invalid error
 	rot     byte // flips bits of the digest
+	shows   byte // the digest of the view
 }
 
 func newFake(key ed25519.PrivateKey, policy *fakePolicy) *fakeReplica {
@@ -118,6 +128,12 @@ func (r *fakeReplica) BlockDigest() [32]byte {
 	sum := [32]byte(h.Sum(nil))
 	sum[0] ^= r.rot
 	return sum
+}
+
+func (r *fakeReplica) View() ([32]byte, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return [32]byte{r.shows}, true
 }
 
 func (r *fakeReplica) Heads() []record.Digest {

@@ -27,6 +27,7 @@ const (
 	framePing   byte = 11
 	framePong   byte = 12
 	framePeers  byte = 13
+	frameView   byte = 14
 
 	frameVector  byte = 20 // sync streams
 	framePull    byte = 21

@@ -89,6 +89,7 @@ type Node struct {
 	targets  []target
 	sessions map[peer.ID]*session
 	leaving  map[peer.ID]bool         // told that they are no members any more
+	diverged int                      // members that differ without a reason
 	needed   map[record.PublicKey]int // whom somebody waits for, and how many do
 	running  bool
 	closed   bool

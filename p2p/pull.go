@@ -110,11 +110,8 @@ func (n *Node) compareHeads(ctx context.Context, s *session, f *frames, r *synce
 	} else {
 		s.sameRounds = 0
 	}
-	alarm := s.sameRounds == sameRounds
 	s.mu.Unlock()
-	if alarm {
-		n.o.Alarm(AlarmDiverged, fmt.Sprintf("this agent and %s differ, though neither has a block that the other lacks", s.id))
-	}
+	n.tellDiverged()
 	return nil
 }
 

@@ -12,6 +12,8 @@ import (
 type Replica interface {
 	// BlockDigest is the SHA-256 of the heads' digests in ascending order: equal means the same blocks.
 	BlockDigest() [32]byte
+	// View is a digest of all that the replica shows; settled if nothing of it is still missing or to be judged.
+	View() (digest [32]byte, settled bool)
 	// Heads gives the blocks that no held block links to, ascending.
 	Heads() []record.Digest
 	// Vector says which blocks are held, one position per origin and incarnation.

@@ -129,42 +129,6 @@ func TestForkIsFoundByHeads(t *testing.T) {
 	}
 }
 
-func TestDivergenceIsReported(t *testing.T) {
-	ka, kb := testKey(t), testKey(t)
-	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kb)}}
-	ra, rb := newFake(ka, policy), newFake(kb, policy)
-	alarms := make(chan string, 16)
-	a := start(t, "a", ra, Options{Alarm: func(code, _ string) { alarms <- code }})
-	b := start(t, "b", rb, Options{Bootstrap: a.node.Addrs()})
-	for i := range 20 { // no alarm in the normal course
-		a.publish([]byte("v"), fmt.Sprintf("/a/%d", i))
-		b.put([]byte("v"), fmt.Sprintf("/b/%d", i))
-	}
-	eventually(t, equal(a, b), "equal")
-	if len(alarms) > 0 {
-		t.Fatalf("alarm %q though the replicas agree", <-alarms)
-	}
-	rb.mu.Lock()
-	rb.rot = 1
-	rb.mu.Unlock()
-	deadline := time.After(20 * time.Second)
-	for {
-		if s := b.node.session(a.self.PeerID()); s != nil {
-			ring(s.hintBell)
-		}
-		select {
-		case code := <-alarms:
-			if code != AlarmDiverged {
-				t.Fatalf("alarm %q", code)
-			}
-			return
-		case <-deadline:
-			t.Fatal("no alarm")
-		case <-time.After(300 * time.Millisecond):
-		}
-	}
-}
-
 func TestGapInGossipIsAskedFor(t *testing.T) {
 	a, b := pair(t, nil)
 	for i := range 100 {

@@ -39,6 +39,8 @@ func (n *Node) noteDigest(s *session, d digestNote) {
 	s.mu.Unlock()
 	if d.Digest != ours {
 		ring(n.syncBell)
+	} else if n.hasDiverged() {
+		n.tellDiverged()
 	}
 	if d.Serial > serial {
 		ring(s.policyBell)
@@ -159,6 +161,10 @@ func (n *Node) noteSync(s *session, r synced, err error) {
 	s.syncFaults, s.syncAfter, s.lastSync = 0, time.Time{}, now
 	ring(s.fetchBell)
 	ring(s.chunkBell)
+	if s.sameRounds > 0 && s.sameRounds < sameRounds { // make sure of it
+		s.syncAfter = now.Add(roundPause)
+		s.want(false)
+	}
 	if r.blocks > 0 {
 		s.fetchAfter, s.fetchMiss = time.Time{}, 0
 		n.log.Debug("synced", "peer", s.id, "blocks", r.blocks)

@@ -32,6 +32,11 @@ func (n *Node) serveSync(ctx context.Context, s *session, f *frames) error {
 					err = f.write(frameDigest, n.digestNote(false).encode())
 				}
 			}
+		case frameView:
+			var v viewNote
+			if v, err = parseViewNote(payload); err == nil {
+				n.noteView(s, v)
+			}
 		case framePeers:
 			err = n.noteRecords(payload)
 		case frameVector:

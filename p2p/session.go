@@ -66,9 +66,12 @@ type peerState struct {
 	gaps       []record.Digest
 	syncAfter  time.Time // back-off
 	syncFaults int
-	sameRounds int // syncs in a row in which neither side lacked anything and yet the digests differed
-	fetchAfter time.Time
-	fetchMiss  int
+	tellView   bool // the next hint says what we show
+	// differsSince is since when it shows something else that it should not; zero: it does not.
+	differsSince time.Time
+	sameRounds   int // syncs in a row in which neither side lacked anything and yet the digests differed
+	fetchAfter   time.Time
+	fetchMiss    int
 }
 
 func (s *session) touch() { s.lastHeard.Store(int64(uptime())) }
@@ -135,6 +138,9 @@ func (n *Node) disconnected(p peer.ID) {
 	delete(n.sessions, p)
 	n.mu.Unlock()
 	s.cancel()
+	if n.hasDiverged() {
+		n.tellDiverged()
+	}
 	n.log.Info("peer disconnected", "peer", p, "after", time.Since(s.since).Round(time.Millisecond))
 	s.mu.Lock()
 	greeted := s.hello != nil
@@ -230,8 +236,8 @@ func (n *Node) control(ctx context.Context, s *session) error {
 			return err
 		case <-s.hintBell:
 			s.mu.Lock()
-			ask, records := s.askBack, s.records
-			s.askBack, s.records = false, nil
+			ask, records, view := s.askBack, s.records, s.tellView
+			s.askBack, s.records, s.tellView = false, nil, false
 			s.mu.Unlock()
 			if len(records) > 0 {
 				if err := f.write(framePeers, encodeRecords(records)); err != nil {
@@ -240,6 +246,11 @@ func (n *Node) control(ctx context.Context, s *session) error {
 			}
 			if err := f.write(frameDigest, n.digestNote(ask).encode()); err != nil {
 				return err
+			}
+			if view {
+				if err := f.write(frameView, n.viewNote().encode()); err != nil {
+					return err
+				}
 			}
 		case now := <-tick.C:
 			silent := s.silentFor()

@@ -104,6 +104,7 @@ func (n *Node) tickLoop(ctx context.Context) error {
 	defer tick.Stop()
 	told := n.replica.BlockDigest()
 	nextAsk := time.Now().Add(jittered(syncEvery))
+	nextView := time.Now().Add(jittered(viewEvery))
 	nextSave := time.Now()
 	for {
 		select {
@@ -125,6 +126,15 @@ func (n *Node) tickLoop(ctx context.Context) error {
 				s := all[0]
 				s.mu.Lock()
 				s.askBack = true
+				s.mu.Unlock()
+				ring(s.hintBell)
+			}
+		}
+		if now.After(nextView) {
+			nextView = now.Add(jittered(viewEvery))
+			for _, s := range n.members() {
+				s.mu.Lock()
+				s.tellView = true
 				s.mu.Unlock()
 				ring(s.hintBell)
 			}

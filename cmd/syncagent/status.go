@@ -41,6 +41,7 @@ type statusJSON struct {
 type alarmJSON struct {
 	Code    string `json:"code"`
 	Since   string `json:"since"`
+	Subject string `json:"subject"`
 	Message string `json:"message"`
 	Hint    string `json:"hint"`
 }
@@ -117,7 +118,7 @@ func newStatusJSON(s *apiv1.StatusResponse) statusJSON {
 	}
 	for _, a := range s.GetAlarms() {
 		out.Alarms = append(out.Alarms, alarmJSON{
-			Code: a.GetCode(), Since: a.GetSince().AsTime().Format(time.RFC3339), Message: a.GetMessage(), Hint: a.GetHint(),
+			Code: a.GetCode(), Since: a.GetSince().AsTime().Format(time.RFC3339), Subject: a.GetSubject(), Message: a.GetMessage(), Hint: a.GetHint(),
 		})
 	}
 	for _, m := range s.GetMirrors() {
@@ -150,7 +151,7 @@ func peersJSON(peers []*apiv1.Peer) []peerJSON {
 // printStatus is for people: what is wrong comes first.
 func (c *cli) printStatus(s *apiv1.StatusResponse) {
 	for _, a := range s.GetAlarms() {
-		fmt.Fprintf(c.stdout, "ALARM     %s: %s\n", a.GetCode(), a.GetMessage())
+		fmt.Fprintf(c.stdout, "ALARM     %s: %s\n", a.GetCode(), alarmText(a))
 		if a.GetHint() != "" {
 			fmt.Fprintf(c.stdout, "          %s\n", a.GetHint())
 		}
@@ -191,6 +192,15 @@ func (c *cli) printStatus(s *apiv1.StatusResponse) {
 		rows = append(rows, []string{"trigger", triggerLine(t)})
 	}
 	table(c.stdout, nil, rows)
+}
+
+// alarmText says which one, what, and since when.
+func alarmText(a *apiv1.Alarm) string {
+	text := strings.TrimSpace(a.GetMessage()) + " (since " + a.GetSince().AsTime().Format(time.RFC3339) + ")"
+	if a.GetSubject() != "" {
+		text = a.GetSubject() + ": " + text
+	}
+	return text
 }
 
 func policyLine(s *apiv1.StatusResponse) string {

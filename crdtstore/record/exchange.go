@@ -62,7 +62,9 @@ type Rights interface {
 	MembersMayRead(tags []Tag) bool       // every member may: the entry can go on the topic
 	Alias(k PublicKey) string             // empty if the policy does not name it
 	Members() []PublicKey                 // all of them
+	SameReads(a, b PublicKey) bool        // both may read the same
 	Serial() uint64
+	Hash() [32]byte // of the text
 }
 
 // Outgoing is a block of our own that was made durable, to be announced with its entries.

@@ -2157,10 +2157,12 @@ func (x *StatusResponse) GetPaused() bool {
 type Alarm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Stable.
-	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
-	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	Code    string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Since   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	Message string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Hint    string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	// Which one of several, such as the name of a mirror; may be empty.
+	Subject       string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2219,6 +2221,13 @@ func (x *Alarm) GetMessage() string {
 func (x *Alarm) GetHint() string {
 	if x != nil {
 		return x.Hint
+	}
+	return ""
+}
+
+func (x *Alarm) GetSubject() string {
+	if x != nil {
+		return x.Subject
 	}
 	return ""
 }
@@ -4075,12 +4084,13 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x05peers\x18\x13 \x03(\v2\x12.syncagent.v1.PeerR\x05peers\x12.\n" +
 	"\amirrors\x18\x14 \x03(\v2\x14.syncagent.v1.MirrorR\amirrors\x121\n" +
 	"\btriggers\x18\x15 \x03(\v2\x15.syncagent.v1.TriggerR\btriggers\x12\x16\n" +
-	"\x06paused\x18\x16 \x01(\bR\x06paused\"{\n" +
+	"\x06paused\x18\x16 \x01(\bR\x06paused\"\x95\x01\n" +
 	"\x05Alarm\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x04 \x01(\tR\x04hint\"\x86\x03\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\"\x86\x03\n" +
 	"\x04Peer\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12\x1c\n" +
