@@ -36,29 +36,49 @@ func (s *Store) openDir(dir string) error {
 			return err
 		}
 		fault.Point("rebuild.opened")
-	} else if cause != nil || len(asides) == 0 {
+	} else if cause != nil {
 		return cause
 	}
+	if len(asides) > 0 {
+		if err := s.carryOver(list, asides); err != nil {
+			return errors.Join(err, s.closeAll())
+		}
+	}
+	s.alarmAside(filepath.Dir(dir), cause)
+	return nil
+}
+
+// carryOver takes what verifies out of all stores in the list, and then removes the list.
+func (s *Store) carryOver(list string, asides []string) (err error) {
 	if s.carried, err = s.chunks.list(); err != nil {
-		return errors.Join(err, s.closeAll())
+		return err
 	}
 	for _, aside := range asides {
-		if err := s.takeOver(s.salvage(filepath.Join(filepath.Dir(dir), aside))); err != nil {
-			return errors.Join(err, s.closeAll())
+		if err := s.takeOver(s.salvage(filepath.Join(filepath.Dir(list), aside))); err != nil {
+			return err
 		}
 		fault.Point("rebuild.taken-over")
 	}
 	s.carried = nil
 	if err := os.Remove(list); err != nil {
-		return errors.Join(fmt.Errorf("rebuild store: %w", err), s.closeAll())
+		return fmt.Errorf("rebuild store: %w", err)
 	}
-	reason := "a rebuild was cut off"
-	if cause != nil {
-		reason = cause.Error()
-	}
-	s.alarm("store-damaged", fmt.Sprintf("the store was damaged (%s); it was moved to %s in %s, what still verified was carried "+
-		"over, the rest comes from the other agents; delete it when they are equal again", reason, strings.Join(asides, ", "), filepath.Dir(dir)))
+	fault.Point("rebuild.list-removed")
 	return nil
+}
+
+// alarmAside alarms for as long as a damaged store lies there: neither a restart nor a crash may hide it.
+func (s *Store) alarmAside(dir string, cause error) {
+	asides, err := filepath.Glob(filepath.Join(dir, asideName+"*"))
+	if err != nil || len(asides) == 0 {
+		return
+	}
+	reason := ""
+	if cause != nil {
+		reason = " (" + cause.Error() + ")"
+	}
+	s.alarm("store-damaged", fmt.Sprintf("the store was damaged%s; it was moved to %s, what still verified was carried over, the "+
+		"rest comes from the other agents; delete it when they are equal again", reason, strings.Join(asides, ", ")))
 }
 
 // setAside notes a damaged store in the list and renames it.
@@ -98,6 +118,7 @@ func writeRebuildList(list string, asides []string) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	fault.Point("rebuild.list-written")
 	if err := os.Rename(list+".new", list); err != nil {
 		return err
 	}
