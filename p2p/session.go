@@ -118,6 +118,7 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks),
 		pushes: newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
 	s.touch()
+	ring(s.fetchBell) // what was wanted before it came
 	n.sessions[p] = s
 	n.handlers.Add(1)
 	go func() {
