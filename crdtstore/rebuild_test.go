@@ -10,7 +10,7 @@ import (
 func TestRebuildGoesOnAfterACrash(t *testing.T) {
 	for name, left := range map[string]func(t *testing.T, n *testNet, dir string){
 		"listed, not renamed": func(t *testing.T, _ *testNet, dir string) {
-			if err := os.Rename(filepath.Join(dir, asideName + "1"), filepath.Join(dir, "store")); err != nil {
+			if err := os.Rename(filepath.Join(dir, asideName+"1"), filepath.Join(dir, "store")); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -29,7 +29,7 @@ func TestRebuildGoesOnAfterACrash(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "store", rebuildMark), []byte("for a test"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Rename(filepath.Join(dir, "store"), filepath.Join(dir, asideName + "1")); err != nil {
+			if err := os.Rename(filepath.Join(dir, "store"), filepath.Join(dir, asideName+"1")); err != nil {
 				t.Fatal(err)
 			}
 			left(t, n, dir)

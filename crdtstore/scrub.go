@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+
+	"syncagent/crdtstore/fault"
 )
 
 // badger keeps deleted bytes in its files until it happens to rewrite them. After entries were dropped because the
@@ -44,6 +46,7 @@ func openScrubbed(dir string, log *slog.Logger) (*badgerKV, error) {
 	_, asked, err := v.Get(scrubMark)
 	if err == nil && asked {
 		log.Info("store is rewritten, to leave no byte of what may no longer be read")
+		fault.Point("scrub.asked")
 		err = copyRows(v, dir+scrubNew, log)
 	}
 	v.Close()
@@ -53,9 +56,11 @@ func openScrubbed(dir string, log *slog.Logger) (*badgerKV, error) {
 	if err := errors.Join(err, b.Close()); err != nil {
 		return nil, err
 	}
+	fault.Point("scrub.copied")
 	if err := os.Rename(dir, dir+scrubOld); err != nil {
 		return nil, fmt.Errorf("rewrite store: %w", err)
 	}
+	fault.Point("scrub.old-renamed")
 	if err := finishScrub(dir); err != nil {
 		return nil, err
 	}
@@ -72,6 +77,7 @@ func finishScrub(dir string) error {
 	if !exists(dir) && exists(dir+scrubOld) {
 		// The new rows were complete and synced before the old ones lost their name.
 		if err = os.Rename(dir+scrubNew, dir); err == nil {
+			fault.Point("scrub.new-renamed")
 			err = syncDir(filepath.Dir(dir))
 		}
 	}

@@ -112,6 +112,9 @@ func (t *turn) commit() error {
 	if spilled {
 		t.rows.delete(key('x'))
 	}
+	if fault.Planted("acknowledge-first") {
+		t.acknowledge()
+	}
 	if err := t.plantedCommit(); err != nil {
 		return err
 	}
@@ -182,8 +185,8 @@ func (t *turn) tell(done ended) {
 	s.dag.Store(t.dag)
 	s.publishStats()
 	fault.Point("turn.before-acknowledge")
-	for _, l := range t.local {
-		l.req.answer(writeResult{version: l.version})
+	if !fault.Planted("acknowledge-first") {
+		t.acknowledge()
 	}
 	fault.Point("turn.after-acknowledge")
 	for _, r := range done.ingests {
@@ -202,6 +205,12 @@ func (t *turn) tell(done ended) {
 	}
 	if s.wants.rung() && s.onWants != nil {
 		s.onWants()
+	}
+}
+
+func (t *turn) acknowledge() {
+	for _, l := range t.local {
+		l.req.answer(writeResult{version: l.version})
 	}
 }
 

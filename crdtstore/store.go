@@ -17,6 +17,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"syncagent/acl"
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -342,6 +343,7 @@ func (s *Store) durable(number uint64) error {
 	if err := s.kv.Sync(); err != nil {
 		return err
 	}
+	fault.Point("watch.synced")
 	s.noteSynced(committed)
 	return nil
 }
@@ -408,6 +410,9 @@ func (s *Store) bell() (ring <-chan struct{}, cancel func()) {
 }
 
 func (s *Store) ring() {
+	if fault.Planted("bell-lost") {
+		return
+	}
 	s.bellMu.Lock()
 	defer s.bellMu.Unlock()
 	for c := range s.bells {

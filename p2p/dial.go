@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -221,6 +222,9 @@ func (n *Node) noteDial(d *dialer, r dialResult) {
 	var delay time.Duration
 	delay, st.backoff = redialAfter(st.backoff)
 	st.last, st.next = now, now.Add(delay)
+	if fault.Planted("no-redial") {
+		st.next = now.Add(24 * time.Hour)
+	}
 	switch {
 	case r.self:
 		st.next = now.Add(selfRetry)

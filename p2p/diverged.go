@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -69,7 +70,7 @@ func (n *Node) tellDiverged() {
 	var found []string
 	for _, s := range n.members() {
 		s.mu.Lock()
-		blocks := s.sameRounds >= sameRounds
+		blocks := s.sameRounds >= sameRounds && !fault.Planted("diverge-silently")
 		view := !s.differsSince.IsZero() && time.Since(s.differsSince) >= viewLasts+2*s.skew.Abs()
 		s.mu.Unlock()
 		switch {

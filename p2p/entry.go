@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -141,6 +142,7 @@ func (n *Node) readAnswers(ctx context.Context, s *session, f *frames, wants []r
 				here++
 			}
 		}
+		fault.Point("fetch.answered")
 		err = n.replica.Answered(ctx, s.key, wants[:len(answers)], answers)
 		if errors.Is(err, record.ErrFormat) {
 			return here, frameError("answers: %v", err)

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"math/rand/v2"
 	"time"
+
+	"syncagent/crdtstore/fault"
 )
 
 const (
@@ -36,7 +38,7 @@ func (n *Node) reconcile(ctx context.Context) {
 	var ended, left []*session
 	n.mu.Lock()
 	for id, s := range n.sessions {
-		if n.gate.standing(id) != s.standing {
+		if n.gate.standing(id) != s.standing && !fault.Planted("keep-connections") {
 			delete(n.sessions, id) // a second connection may come up while we close the first
 			if n.leaves(s) {
 				left = append(left, s)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -195,6 +196,7 @@ func more(parcels []record.Parcel, batches <-chan []record.Parcel) []record.Parc
 
 // ingest hands parcels to the replica and notes what it says.
 func (n *Node) ingest(ctx context.Context, s *session, parcels []record.Parcel, r *synced) error {
+	fault.Point("sync.received")
 	got, err := n.replica.Ingest(ctx, s.key, parcels)
 	if err != nil {
 		return fmt.Errorf("store blocks: %w", err)

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -26,6 +27,9 @@ func (n *Node) digestNote(ask bool) digestNote {
 
 // noteDigest takes what a peer says it holds and has it synced if that differs from ours.
 func (n *Node) noteDigest(s *session, d digestNote) {
+	if fault.Planted("no-sync") {
+		return
+	}
 	ours := n.replica.BlockDigest()
 	serial := n.replica.Rights().Serial()
 	s.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 	"syncagent/sync/trigger"
 )
@@ -67,11 +68,15 @@ func (s *session) place(files []staged) error {
 	renames := slices.ContainsFunc(files, func(f staged) bool { return f.temp != "" })
 	var o outcome
 	if renames {
+		fault.Point("mirror.staged")
 		// From here on a crash finishes forward: recovery renames what is still beside its target.
-		if err := s.j.append(n); err != nil {
-			return errors.Join(err, s.discard(files))
+		if !fault.Planted("rename-before-journal") {
+			if err := s.j.append(n); err != nil {
+				return errors.Join(err, s.discard(files))
+			}
+			n = line{}
 		}
-		n = line{}
+		fault.Point("mirror.noted")
 		for _, f := range files {
 			if f.temp == "" {
 				continue
@@ -87,10 +92,12 @@ func (s *session) place(files []staged) error {
 				}
 				_ = s.tree.discard(f.item.path, f.temp) // the next sweep will find it
 			}
+			fault.Point("mirror.renamed")
 		}
 		if err := s.tree.sync(); err != nil {
 			return err
 		}
+		fault.Point("mirror.in-place")
 	}
 	return s.settle(n, o, files)
 }
@@ -133,11 +140,14 @@ func (s *session) settle(n line, o outcome, files []staged) error {
 		changes = append(changes, trigger.Change{Path: s.want.absolute(g.Path), Write: g.Write})
 	}
 	o.Seq = s.j.nextSeq()
-	o.Due = s.m.covering(changes)
+	if o.Due = s.m.covering(changes); fault.Planted("forget-marks") {
+		o.Due = nil
+	}
 	n.Done = &o
 	if err := s.j.append(n); err != nil {
 		return err
 	}
+	fault.Point("mirror.settled")
 	for _, f := range files {
 		delete(s.dirty, f.item.path)
 	}
@@ -181,6 +191,7 @@ func (s *session) makeDirs(items []item) ([]item, error) {
 		if err := s.j.append(line{Made: dirs}); err != nil {
 			return nil, err
 		}
+		fault.Point("mirror.directories-noted")
 		for _, d := range dirs {
 			if err := s.tree.makeDir(d); err != nil && isGeneral(err) {
 				return nil, fmt.Errorf("make directory %s: %w", d, err)

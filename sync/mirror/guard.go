@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/sync/trigger"
 )
 
@@ -220,6 +221,7 @@ func (s *session) keepOld(p plan, files []staged) error {
 	if err := s.tree.sync(); err != nil {
 		return err
 	}
+	fault.Point("mirror.old-kept")
 	return s.j.append(line{Trial: trial})
 }
 
@@ -258,6 +260,7 @@ func (s *session) concludeTrial(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err() // it was cut off: the next start tries again
 		}
+		fault.Point("mirror.tried")
 		if r.Err != nil {
 			why = fmt.Sprintf("it was rolled back: %v%s", r.Err, tail(r.Output))
 		}
@@ -335,6 +338,7 @@ func (s *session) rollBack(trial []triedFile) error {
 	if err := s.tree.sync(); err != nil {
 		return err
 	}
+	fault.Point("mirror.rolled-back")
 	for _, f := range files {
 		n.Staged = append(n.Staged, stage(f.item.path, "", f.base))
 	}

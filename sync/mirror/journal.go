@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"syncagent/crdtstore/fault"
 )
 
 const (
@@ -196,6 +198,7 @@ func (j *journal) appendLocked(n line) error {
 		j.broken = true
 		return err
 	}
+	fault.Point("journal.appended")
 	j.size += int64(len(b))
 	return j.ledger.apply(n)
 }
@@ -212,6 +215,7 @@ func (j *journal) rewrite() error {
 		err = f.Sync()
 	}
 	if err == nil {
+		fault.Point("journal.rewritten")
 		err = j.dir.Rename(temp, j.dir, j.name)
 	}
 	if err != nil {

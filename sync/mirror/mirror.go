@@ -59,8 +59,8 @@ type Mirror struct {
 	rejected     map[string]string // path -> why its change was rolled back; owned by Run or Once
 
 	mu        sync.Mutex
-	journal   *journal         // nil until it is open
-	faults    map[string]fault // path -> why it is not as wanted, after the last pass
+	journal   *journal        // nil until it is open
+	faults    map[string]flaw // path -> why it is not as wanted, after the last pass
 	status    Status
 	held      map[string]struct{} // paths whose removal is held at present
 	confirmed map[string]struct{} // paths whose removal somebody agreed to

@@ -16,8 +16,8 @@ type Progress struct {
 	FaultOf record.Version
 }
 
-// fault is why a path is not as wanted, and in which version.
-type fault struct {
+// flaw is why a path is not as wanted, and in which version.
+type flaw struct {
 	reason  string
 	version record.Version
 }

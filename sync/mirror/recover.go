@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"syncagent/crdtstore/fault"
 )
 
 // recover finishes what was staged when the process ended: everything was written and synced, so the renames that had
@@ -45,5 +47,6 @@ func (s *session) recover() error {
 	if err := s.tree.sync(); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
+	fault.Point("mirror.recovered")
 	return s.settle(line{}, o, files)
 }

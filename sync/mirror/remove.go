@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+
+	"syncagent/crdtstore/fault"
 )
 
 // removeFiles removes files that the mirror wrote, forgets others, and removes directories that it made and that are
@@ -30,6 +32,7 @@ func (s *session) removeFiles(remove, forget []item) error {
 			return general
 		}
 	}
+	fault.Point("mirror.removed")
 	for _, i := range forget {
 		gone(i)
 	}

@@ -54,15 +54,15 @@ func (s *session) problems(reasons map[string]string, most int) (first []Problem
 
 // faults are the reasons as Progress tells them. What is only reported, because somebody changed a file that had been put
 // in place, is none.
-func (s *session) faults(reasons map[string]string) map[string]fault {
-	faults := make(map[string]fault, len(reasons)+len(s.held))
+func (s *session) faults(reasons map[string]string) map[string]flaw {
+	faults := make(map[string]flaw, len(reasons)+len(s.held))
 	for p, why := range reasons {
 		if _, drifted := s.drifted[p]; !drifted {
-			faults[p] = fault{why, s.want.files[p].version}
+			faults[p] = flaw{why, s.want.files[p].version}
 		}
 	}
 	for p := range s.held {
-		faults[p] = fault{reason: "its removal is held, with too many others"}
+		faults[p] = flaw{reason: "its removal is held, with too many others"}
 	}
 	return faults
 }

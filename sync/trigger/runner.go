@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -221,7 +222,8 @@ func (r *Runner) runOnce(ctx context.Context, t *state, done Done, final bool) e
 		"SYNCAGENT_PREFIX="+r.o.Prefix, "SYNCAGENT_DIR="+r.o.Dir,
 		"SYNCAGENT_CHANGED="+strconv.Itoa(len(b.paths)), "SYNCAGENT_WRITE="+b.writes())
 	final = final && ctx.Err() == nil // a run that the stop cut off was no attempt
-	t.finish(b, res, final)
+	fault.Point("trigger.ran")
+	t.finish(b, res, final || fault.Planted("no-retry"))
 	if res.Err != nil {
 		r.o.Log.Warn("trigger failed", "trigger", t.spec.Name, "exit", res.Exit, "error", res.Err, "took", res.Took,
 			"gives_up", final)
@@ -230,6 +232,7 @@ func (r *Runner) runOnce(ctx context.Context, t *state, done Done, final bool) e
 	}
 	if done != nil && (res.Err == nil || final) {
 		done(t.spec.Name, b.seq)
+		fault.Point("trigger.noted")
 	}
 	return res.Err
 }

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) int {
 	// Settings of whoever runs the tests are not for the agents.
 	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "SYNCAGENT_") {
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "SYNCAGENT_") && name != faultEnv {
 			if err := os.Unsetenv(name); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				return 1
@@ -43,7 +43,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what is left of a temporary directory harms nobody
 	program = filepath.Join(dir, "syncagent")
-	build := exec.Command("go", "build", "-o", program, "syncagent/cmd/syncagent")
+	build := exec.Command("go", append(append([]string{"build", "-o", program}, buildTags...), "syncagent/cmd/syncagent")...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {

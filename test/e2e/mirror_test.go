@@ -19,23 +19,29 @@ import (
 // mirror adds a mirror to the configuration of a host that does not run. It gives the directory.
 func (h *host) mirror(prefix, triggers string) string {
 	h.t.Helper()
-	config, err := os.ReadFile(h.config())
-	if err != nil {
-		h.t.Fatal(err)
-	}
 	dir := filepath.Join(h.dir, "files")
 	text := fmt.Sprintf("mirrors:\n  - prefix: %s\n    dir: %s\n", prefix, dir)
 	if triggers != "" {
 		text += fmt.Sprintf("    triggers_dir: %s\n", triggers)
 	}
-	edited := bytes.Replace(config, []byte("mirrors: []\n"), []byte(text), 1)
+	h.configure(text)
+	return dir
+}
+
+// configure puts a list of mirrors into the configuration of a host that does not run.
+func (h *host) configure(mirrors string) {
+	h.t.Helper()
+	config, err := os.ReadFile(h.config())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	edited := bytes.Replace(config, []byte("mirrors: []\n"), []byte(mirrors), 1)
 	if bytes.Equal(edited, config) {
 		h.t.Fatal("the configuration has no line for mirrors")
 	}
 	if err := os.WriteFile(h.config(), edited, 0o600); err != nil {
 		h.t.Fatal(err)
 	}
-	return dir
 }
 
 // trigger makes a directory with one trigger for prefix, whose output goes to the log that lines reads.

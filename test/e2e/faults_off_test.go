@@ -1,0 +1,8 @@
+//go:build !faults
+
+package e2e
+
+// The program is built as users get it: nothing can be planted in it.
+var buildTags []string
+
+const faultEnv = ""

@@ -1,0 +1,8 @@
+//go:build faults
+
+package e2e
+
+// The program can die at named steps and have faults planted; the environment says which.
+var buildTags = []string{"-tags", "faults"}
+
+const faultEnv = "SYNCAGENT_FAULT"
