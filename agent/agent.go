@@ -126,7 +126,7 @@ func (r *running) open() error {
 	}
 	r.store, err = crdtstore.Open(crdtstore.Options{
 		Dir: c.DataDir, Network: a.network, Key: a.key, Admins: a.admins, MinSerial: minSerial, MinHash: minHash,
-		History: time.Duration(c.Store.History), MinFree: uint64(c.Store.MinFree),
+		History: time.Duration(c.Store.History), MinFree: uint64(c.Store.MinFree), PeerOrigins: c.Limits.PeerOrigins,
 		Log: a.log.With("part", "store"), Alarm: a.alarms.Set,
 		// The store calls these while Run serves, when node is set.
 		OnCommit: func(blocks []record.Outgoing) {
@@ -147,7 +147,8 @@ func (r *running) open() error {
 	r.node, err = p2p.New(p2p.Options{
 		Key: a.key, Network: a.network, Name: c.AgentName(), Version: a.options.Version,
 		Listen: c.Listen, Announce: c.Announce, Bootstrap: c.Bootstrap, PeersFile: filepath.Join(c.DataDir, "peers"),
-		Log: a.log.With("part", "network"), Registerer: r.metrics.registry, Libp2pMetrics: c.Metrics.Libp2p, Alarm: a.alarms.Set,
+		PeerBytes: int64(c.Limits.PeerBytes),
+		Log:       a.log.With("part", "network"), Registerer: r.metrics.registry, Libp2pMetrics: c.Metrics.Libp2p, Alarm: a.alarms.Set,
 		Progress: func(asker record.PublicKey, of []p2p.Placed, want p2p.Stage) p2p.Progress { // asked while Run serves
 			p := r.progress()
 			return p.of(asker, of, want)

@@ -44,10 +44,12 @@ type StoreConfig struct {
 	History Duration `yaml:"history"`
 }
 
-// LimitsConfig bounds what callers of the API can take.
+// LimitsConfig bounds what callers of the API can take, and peers.
 type LimitsConfig struct {
-	Requests int `yaml:"requests"`
-	Watches  int `yaml:"watches"`
+	Requests    int  `yaml:"requests"`
+	Watches     int  `yaml:"watches"`
+	PeerBytes   Size `yaml:"peer_bytes"`
+	PeerOrigins int  `yaml:"peer_origins"`
 }
 
 // LogConfig says what is logged and how.
@@ -75,7 +77,7 @@ func DefaultConfig() Config {
 			HTTP:       "127.0.0.1:7425",
 		},
 		Store:   StoreConfig{MinFree: 256 << 20, History: Duration(7 * 24 * time.Hour)},
-		Limits:  LimitsConfig{Requests: 1024, Watches: 10000},
+		Limits:  LimitsConfig{Requests: 1024, Watches: 10000, PeerBytes: 32 << 20, PeerOrigins: 1024},
 		Log:     LogConfig{Level: "info", Format: "auto"},
 		Metrics: MetricsConfig{Libp2p: true},
 	}

@@ -57,6 +57,10 @@ func (c *Config) Check() Faults {
 	}
 	checkRange(&k, "limits.requests", c.Limits.Requests, 1, 1<<20)
 	checkRange(&k, "limits.watches", c.Limits.Watches, 1, 1<<20)
+	if c.Limits.PeerBytes < 64<<10 || c.Limits.PeerBytes > 1<<40 {
+		k.add("limits.peer_bytes", "want 64KiB to 1TiB, not %s", c.Limits.PeerBytes)
+	}
+	checkRange(&k, "limits.peer_origins", c.Limits.PeerOrigins, 1, 1<<20)
 	c.checkMirrors(&k)
 	c.checkTriggers(&k)
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

@@ -7,7 +7,7 @@ import (
 )
 
 // reloadable are the settings that Reload can put in force.
-var reloadable = []string{"bootstrap", "limits.requests", "limits.watches", "log.level", "mirrors", "triggers"}
+var reloadable = []string{"bootstrap", "limits.requests", "limits.watches", "limits.peer_bytes", "limits.peer_origins", "log.level", "mirrors", "triggers"}
 
 // Reload puts those settings of c in force that can change while the agent runs. It returns the key paths that changed
 // and were applied, and those that wait for a restart. Files in triggers_dir are read again in any case. On an error
@@ -52,6 +52,8 @@ func (r *running) apply(c *Config, mirrors bool) error {
 			return err
 		}
 	}
+	r.node.SetPeerBytes(int64(c.Limits.PeerBytes))
+	r.store.LimitOrigins(c.Limits.PeerOrigins)
 	if r.server != nil {
 		r.server.limit(c.Limits)
 	}

@@ -1,13 +1,64 @@
 package crdtstore
 
-import "syncagent/crdtstore/record"
+import (
+	"slices"
+
+	"syncagent/crdtstore/record"
+)
+
+// lanes remember in which order each peer brought what is in a cache, and how many bytes. When the cache is full, the
+// oldest of the peer with the most gives way, so that nobody can push out what others brought.
+type lanes[K comparable] map[record.PublicKey]*lane[K]
+
+type lane[K comparable] struct {
+	order []K // some may have left the cache meanwhile
+	bytes int
+}
+
+func (l lanes[K]) add(from record.PublicKey, k K, bytes int) *lane[K] {
+	one := l[from]
+	if one == nil {
+		one = new(lane[K])
+		l[from] = one
+	}
+	one.order = append(one.order, k)
+	one.bytes += bytes
+	return one
+}
+
+// left notes that something left the cache.
+func (l lanes[K]) left(from record.PublicKey, bytes int) {
+	if one := l[from]; one.bytes > bytes {
+		one.bytes -= bytes
+	} else {
+		delete(l, from)
+	}
+}
+
+// oldest names what gives way next. It may have left already.
+func (l lanes[K]) oldest() (k K) {
+	var most *lane[K]
+	var whose record.PublicKey
+	for from, one := range l {
+		if most == nil || one.bytes > most.bytes || one.bytes == most.bytes && record.CompareKeys(from, whose) < 0 {
+			most, whose = one, from
+		}
+	}
+	k, most.order = most.order[0], most.order[1:]
+	return k
+}
 
 // earlyEntries holds entries that came before the block that names them: pushed ones travel on another road. It is a
 // cache, bounded; what falls out is asked for as a want.
 type earlyEntries struct {
-	byID  map[record.ID][]byte
-	order []record.ID
+	byID  map[record.ID]earlyEntry
+	lanes lanes[record.ID]
 	bytes int
+}
+
+type earlyEntry struct {
+	data []byte
+	from record.PublicKey
 }
 
 const (
@@ -15,26 +66,31 @@ const (
 	earlyCount = 16 << 10
 )
 
-func newEarlyEntries() *earlyEntries { return &earlyEntries{byID: make(map[record.ID][]byte)} }
+func newEarlyEntries() *earlyEntries {
+	return &earlyEntries{byID: make(map[record.ID]earlyEntry), lanes: make(lanes[record.ID])}
+}
 
-func (c *earlyEntries) add(ids []record.ID, data []byte) {
+func (c *earlyEntries) add(from record.PublicKey, ids []record.ID, data []byte) {
 	for _, id := range ids {
 		if _, twice := c.byID[id]; twice {
 			continue
 		}
-		c.byID[id] = data
-		c.order = append(c.order, id)
+		c.byID[id] = earlyEntry{data, from}
 		c.bytes += len(data)
+		own := c.lanes.add(from, id, len(data))
+		if len(own.order) > 2*earlyCount { // forget what has left
+			own.order = slices.DeleteFunc(own.order, func(id record.ID) bool { _, here := c.byID[id]; return !here })
+		}
 	}
-	for len(c.order) > 0 && (c.bytes > earlyBytes || len(c.order) > earlyCount) {
-		c.remove(c.order[0])
-		c.order = c.order[1:]
+	for c.bytes > earlyBytes || len(c.byID) > earlyCount {
+		c.remove(c.lanes.oldest())
 	}
 }
 
 func (c *earlyEntries) remove(id record.ID) {
-	if data, ok := c.byID[id]; ok {
-		c.bytes -= len(data)
+	if e, ok := c.byID[id]; ok {
+		c.bytes -= len(e.data)
+		c.lanes.left(e.from, len(e.data))
 		delete(c.byID, id)
 	}
 }
@@ -44,10 +100,8 @@ func (c *earlyEntries) take(id record.ID, with map[record.ID][]byte) []byte {
 	if data := with[id]; data != nil {
 		return data
 	}
-	data := c.byID[id]
-	if data != nil {
-		c.remove(id)
-	}
+	data := c.byID[id].data
+	c.remove(id)
 	return data
 }
 
@@ -56,7 +110,7 @@ func (c *earlyEntries) take(id record.ID, with map[record.ID][]byte) []byte {
 type parking struct {
 	blocks  map[record.Digest]*parkedBlock
 	waiting map[record.Digest][]record.Digest // missing block -> parked blocks that name it
-	order   []record.Digest
+	lanes   lanes[record.Digest]
 	bytes   int
 }
 
@@ -71,7 +125,7 @@ const (
 )
 
 func newParking() *parking {
-	return &parking{blocks: make(map[record.Digest]*parkedBlock), waiting: make(map[record.Digest][]record.Digest)}
+	return &parking{blocks: make(map[record.Digest]*parkedBlock), waiting: make(map[record.Digest][]record.Digest), lanes: make(lanes[record.Digest])}
 }
 
 func (p *parking) add(c *parcel, missing []record.Digest) {
@@ -83,20 +137,13 @@ func (p *parking) add(c *parcel, missing []record.Digest) {
 	for _, m := range missing {
 		p.waiting[m] = append(p.waiting[m], d)
 	}
-	p.order = append(p.order, d)
 	p.bytes += c.size()
-	for len(p.blocks) > parkedBlocks || p.bytes > parkedBytes {
-		p.remove(p.order[0])
-		p.order = p.order[1:]
+	own := p.lanes.add(c.from, d, c.size())
+	if len(own.order) > 2*parkedBlocks { // forget what has left
+		own.order = slices.DeleteFunc(own.order, func(d record.Digest) bool { return p.blocks[d] == nil })
 	}
-	if len(p.order) > 2*parkedBlocks { // forget places of blocks that have left
-		kept := p.order[:0]
-		for _, d := range p.order {
-			if p.blocks[d] != nil {
-				kept = append(kept, d)
-			}
-		}
-		p.order = kept
+	for len(p.blocks) > parkedBlocks || p.bytes > parkedBytes {
+		p.remove(p.lanes.oldest())
 	}
 }
 
@@ -107,6 +154,7 @@ func (p *parking) remove(d record.Digest) *parcel {
 	}
 	delete(p.blocks, d)
 	p.bytes -= b.parcel.size()
+	p.lanes.left(b.parcel.from, b.parcel.size())
 	for _, m := range b.missing {
 		left := p.waiting[m][:0]
 		for _, w := range p.waiting[m] {

@@ -1,10 +1,12 @@
 package crdtstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,12 +16,15 @@ import (
 // syncWithin is how long what came from others may wait for its fsync.
 const syncWithin = time.Second
 
-// Ingest takes blocks and entries that a peer delivered and waits until they are committed, parked or refused.
+// Ingest takes blocks and entries that a peer delivered and waits until they are committed, parked, refused or put off.
 // Signatures are checked by the caller's goroutine, so that the owner of the store need not.
 func (s *Store) Ingest(ctx context.Context, from record.PublicKey, parcels []record.Parcel) (record.Ingested, error) {
-	checked, invalid := s.check(parcels)
+	checked, delayed, invalid, err := s.check(from, parcels)
+	if err != nil {
+		return record.Ingested{}, err
+	}
 	if len(checked) == 0 {
-		return record.Ingested{Invalid: invalid}, nil
+		return record.Ingested{Invalid: invalid, Delayed: delayed}, nil
 	}
 	req := &ingestRequest{from: from, parcels: checked, done: make(chan ingestResult, 1)}
 	if err := s.send(ctx, req); err != nil {
@@ -32,35 +37,54 @@ func (s *Store) Ingest(ctx context.Context, from record.PublicKey, parcels []rec
 	if r.Invalid == nil {
 		r.Invalid = invalid
 	}
+	r.Delayed = delayed
 	return r.Ingested, r.err
 }
 
-// check parses parcels and checks signatures, on all cores. What is malformed is left out; the first fault is told.
-func (s *Store) check(parcels []record.Parcel) ([]*parcel, error) {
-	out := make([]*parcel, len(parcels))
-	errs := make([]error, len(parcels))
+// check parses parcels, puts off what is over the peer's allowance, and checks signatures. What is malformed is left
+// out; the first fault is told.
+func (s *Store) check(from record.PublicKey, parcels []record.Parcel) (checked []*parcel, delayed int, invalid, err error) {
+	parsed, malformed := onAllCores(parcels, s.parse)
+	for _, p := range parsed {
+		p.from = from
+	}
+	if from != s.self {
+		if parsed, delayed, err = s.admit(from, parsed); err != nil {
+			return nil, 0, nil, err
+		}
+	}
+	checked, unsigned := onAllCores(parsed, s.verify)
+	return checked, delayed, cmp.Or(malformed, unsigned), nil
+}
+
+// onAllCores calls fn for all of in and gives its results in order, but for nil ones and failures; the first of those is
+// told.
+func onAllCores[T any](in []T, fn func(T) (*parcel, error)) ([]*parcel, error) {
+	out := make([]*parcel, len(in))
+	errs := make([]error, len(in))
 	var wg sync.WaitGroup
-	workers := min(runtime.GOMAXPROCS(0), len(parcels))
+	workers := min(runtime.GOMAXPROCS(0), len(in))
 	for w := range workers {
 		wg.Go(func() {
-			for i := w; i < len(parcels); i += workers {
-				out[i], errs[i] = s.parse(parcels[i])
+			for i := w; i < len(in); i += workers {
+				out[i], errs[i] = fn(in[i])
 			}
 		})
 	}
 	wg.Wait()
-	checked := out[:0]
-	for _, p := range out {
-		if p != nil {
-			checked = append(checked, p)
-		}
+	out = slices.DeleteFunc(out, func(p *parcel) bool { return p == nil })
+	return out, cmp.Or(errs...)
+}
+
+// verify checks the signatures of a block that is not held.
+func (s *Store) verify(p *parcel) (*parcel, error) {
+	if p.block == nil || p.held {
+		return p, nil
 	}
-	for _, err := range errs {
-		if err != nil {
-			return checked, err
-		}
+	if err := p.block.Verify(s.network); err != nil {
+		return nil, fmt.Errorf("block %s: %w", p.block.Digest, err)
 	}
-	return checked, nil
+	return p, nil
 }
 
 // parse gives nil without an error for a block that is held already and brings nothing.
@@ -78,12 +102,7 @@ func (s *Store) parse(in record.Parcel) (*parcel, error) {
 		if held && len(in.Entries) == 0 {
 			return nil, nil
 		}
-		if !held {
-			if err := b.Verify(s.network); err != nil {
-				return nil, fmt.Errorf("block %s: %w", b.Digest, err)
-			}
-		}
-		p.block = b
+		p.block, p.held = b, held
 		p.byID = make(map[record.ID][]byte, len(in.Entries))
 	}
 	for _, data := range in.Entries {

@@ -159,7 +159,7 @@ func planned(p *parcel) int {
 func (t *turn) parcel(r *ingestRequest, p *parcel) error {
 	if p.block == nil {
 		for _, e := range p.entries {
-			if err := t.entry(e); err != nil {
+			if err := t.entry(r.from, e); err != nil {
 				if !fromOutside(err) {
 					return err
 				}
@@ -182,7 +182,7 @@ func (t *turn) parcel(r *ingestRequest, p *parcel) error {
 		return err
 	case !isNew: // known: its entries may still be news
 		for _, e := range p.entries {
-			if err := t.entry(e); err != nil && !fromOutside(err) {
+			if err := t.entry(r.from, e); err != nil && !fromOutside(err) {
 				return err
 			}
 		}

@@ -4,9 +4,11 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// parcel is a record.Parcel whose block was parsed and whose signatures were checked.
+// parcel is a record.Parcel whose block was parsed and whose signatures were checked, if it is new.
 type parcel struct {
-	block   *record.Block // nil: entries alone
+	from    record.PublicKey // who delivered it
+	block   *record.Block    // nil: entries alone
+	held    bool             // the block was committed already when it came
 	entries [][]byte
 	byID    map[record.ID][]byte // the same, for a block's slots
 	bytes   int

@@ -333,9 +333,12 @@ func (s *Store) restorePolicies(texts [][]byte) error {
 
 // restoreParcels gives the number of new blocks.
 func (s *Store) restoreParcels(batch []record.Parcel) (int, error) {
-	checked, err := s.check(batch)
+	checked, _, invalid, err := s.check(s.self, batch)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrBackup, err)
+		return 0, err
+	}
+	if invalid != nil {
+		return 0, fmt.Errorf("%w: %w", ErrBackup, invalid)
 	}
 	r := &ingestRequest{from: s.self, parcels: checked, done: make(chan ingestResult, 1)}
 	s.queue.add(r)

@@ -89,6 +89,7 @@ func (s *sim) heal() {
 		for n.store == nil {
 			s.restart(n)
 		}
+		n.store.LimitOrigins(1000) // hours later
 		n.offer(s.policy.text)
 		n.drive()
 	}

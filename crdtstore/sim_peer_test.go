@@ -20,12 +20,13 @@ func (n *simNode) receive(m simMsg) {
 	switch m.kind {
 	case simParcels:
 		req := &ingestRequest{from: peer, done: make(chan ingestResult, 1)}
-		for _, p := range m.parcels {
-			if c, err := s.parse(p); err == nil && c != nil {
-				req.parcels = append(req.parcels, c)
-			} else if err != nil && m.from != sim.evil {
-				sim.failf("%s: parcel of an honest host: %v", n.name, err)
-			}
+		var invalid, err error
+		req.parcels, _, invalid, err = s.check(peer, m.parcels)
+		if err != nil {
+			sim.failf("%s: %v", n.name, err)
+		}
+		if invalid != nil && m.from != sim.evil {
+			sim.failf("%s: parcel of an honest host: %v", n.name, invalid)
 		}
 		if len(req.parcels) > 0 {
 			n.ingests = append(n.ingests, &simIngest{m.from, req.done})

@@ -35,9 +35,13 @@ type Options struct {
 
 	History time.Duration // optional: keep superseded entries longer than 7 days
 	MinFree uint64        // optional: bytes of free disk below which writes are refused
-	Clock   Clock         // optional
-	Rand    io.Reader     // optional: salts, incarnations
-	Log     *slog.Logger  // optional
+	// PeerOrigins is how many chains of blocks each peer may open at once: origins and incarnations, and branches of
+	// them; within an hour it may so again. Optional; 0: no limit.
+	PeerOrigins int
+
+	Clock Clock        // optional
+	Rand  io.Reader    // optional: salts, incarnations
+	Log   *slog.Logger // optional
 
 	// Callbacks. They are called by the goroutine that owns the store, so they must not block and not call back.
 	OnCommit func([]record.Outgoing)    // optional: own blocks that are durable
@@ -107,6 +111,7 @@ type Store struct {
 	wants      *wants
 	chunks     *chunks
 	uploads    chan struct{} // tokens
+	allowances allowances
 	clockMu    sync.Mutex
 	time       int64 // agent time, Unix milliseconds
 	mono       time.Duration
@@ -135,6 +140,7 @@ func Open(o Options) (*Store, error) {
 		o.chunks = chunkDir(filepath.Join(o.Dir, "chunks"))
 	}
 	s.chunks = newChunks(o.chunks)
+	s.allowances.set(o.PeerOrigins)
 	if s.clock == nil {
 		s.clock = systemClock{time.Now()}
 	}

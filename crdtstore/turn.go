@@ -320,7 +320,7 @@ func (t *turn) keep(s *slot, data []byte, isStub bool) {
 }
 
 // entry takes an entry that came without its block: pushed, or as the answer to a want.
-func (t *turn) entry(data []byte) error {
+func (t *turn) entry(from record.PublicKey, data []byte) error {
 	path, ids, err := entryIDs(data)
 	if err != nil {
 		return err
@@ -342,7 +342,7 @@ func (t *turn) entry(data []byte) error {
 		}
 		return t.deliver(p, s, data)
 	}
-	t.s.early.add(ids, data)
+	t.s.early.add(from, ids, data)
 	return nil
 }
 

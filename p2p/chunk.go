@@ -97,13 +97,14 @@ func (n *Node) takeChunk(ctx context.Context, s *session, want record.ChunkWant,
 }
 
 // serveChunks answers wants one by one: at no time more than one chunk is in memory.
-func (n *Node) serveChunks(s *session, f *frames, payload []byte) error {
+func (n *Node) serveChunks(ctx context.Context, s *session, f *frames, payload []byte) error {
 	wants, err := parseChunkWants(payload)
 	if err != nil {
 		return err
 	}
 	for _, w := range wants {
 		a := n.replica.ServeChunk(s.key, w)
+		n.spend(ctx, s, len(a.Entry))
 		if err := f.write(frameChunk, append([]byte{byte(a.Status)}, a.Entry...)); err != nil {
 			return err
 		}

@@ -126,7 +126,7 @@ func (n *Node) readAnswers(ctx context.Context, s *session, f *frames, wants []r
 		if kind != frameAnswers {
 			continue
 		}
-		raw, err := decompress(payload)
+		raw, err := n.inflate(ctx, s, payload)
 		if err != nil {
 			return here, err
 		}
@@ -168,9 +168,9 @@ func (n *Node) serveEntries(ctx context.Context, s *session, f *frames) error {
 		}
 		switch kind {
 		case frameWants:
-			err = n.answer(s, f, payload)
+			err = n.answer(ctx, s, f, payload)
 		case frameChunkWants:
-			err = n.serveChunks(s, f, payload)
+			err = n.serveChunks(ctx, s, f, payload)
 		case framePush:
 			err = n.takePush(ctx, s, payload)
 		}
@@ -181,7 +181,7 @@ func (n *Node) serveEntries(ctx context.Context, s *session, f *frames) error {
 }
 
 // answer serves wants in order; the replica checks the rights.
-func (n *Node) answer(s *session, f *frames, payload []byte) error {
+func (n *Node) answer(ctx context.Context, s *session, f *frames, payload []byte) error {
 	wants, err := parseWants(payload)
 	if err != nil {
 		return err
@@ -192,6 +192,7 @@ func (n *Node) answer(s *session, f *frames, payload []byte) error {
 		wants = wants[len(part):]
 		for _, a := range n.replica.Serve(s.key, part) {
 			if len(buf) > 0 && len(buf)+len(a.Entry)+16 > parcelsTarget {
+				n.spend(ctx, s, len(buf))
 				if err := f.write(frameAnswers, compress(buf)); err != nil {
 					return err
 				}
@@ -203,12 +204,13 @@ func (n *Node) answer(s *session, f *frames, payload []byte) error {
 	if len(buf) == 0 {
 		return nil
 	}
+	n.spend(ctx, s, len(buf))
 	return f.write(frameAnswers, compress(buf))
 }
 
 // takePush hands a fresh block and its entries, or entries alone, to the replica.
 func (n *Node) takePush(ctx context.Context, s *session, payload []byte) error {
-	raw, err := decompress(payload)
+	raw, err := n.inflate(ctx, s, payload)
 	if err != nil {
 		return err
 	}
@@ -241,6 +243,7 @@ func (n *Node) ingestFresh(ctx context.Context, from, ask *session, relayed bool
 			n.gate.strike(from.id)
 		}
 	}
+	n.notePutOff(from, got.Delayed)
 	if len(got.Missing) > 0 {
 		n.noteGap(ask, got.Missing)
 	}

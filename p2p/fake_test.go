@@ -87,6 +87,7 @@ type fakeReplica struct {
 	seen    map[record.PublicKey]int // parcels by who delivered
 	slow    time.Duration            // per ingest
 	served  int
+	putOff  int // blocks to come
 	invalid error
 	rot     byte // flips bits of the digest
 	shows   byte // the digest of the view
@@ -234,6 +235,11 @@ func (r *fakeReplica) Ingest(_ context.Context, from record.PublicKey, parcels [
 		}
 		if err != nil {
 			got.Invalid = err
+			continue
+		}
+		if r.putOff > 0 {
+			r.putOff--
+			got.Delayed++
 			continue
 		}
 		r.take(b, &got)

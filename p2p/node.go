@@ -36,14 +36,17 @@ const (
 
 // Options say how a Node is made. Key and Network are required.
 type Options struct {
-	Key           ed25519.PrivateKey
-	Network       record.NetworkID
-	Name          string   // told to peers; at most 63 visible ASCII characters, else it is left out
-	Version       string   // of the program, told to peers
-	Listen        []string // multiaddrs; none: dial only
-	Announce      []string // addresses to tell others in place of those listened on: multiaddrs or host:port
-	Bootstrap     []string // see SetBootstrap
-	PeersFile     string   // known addresses are remembered here; empty: not remembered
+	Key       ed25519.PrivateKey
+	Network   record.NetworkID
+	Name      string   // told to peers; at most 63 visible ASCII characters, else it is left out
+	Version   string   // of the program, told to peers
+	Listen    []string // multiaddrs; none: dial only
+	Announce  []string // addresses to tell others in place of those listened on: multiaddrs or host:port
+	Bootstrap []string // see SetBootstrap
+	// PeerBytes is how many bytes a second each peer may make this agent receive, unpack and serve for long, 64 times as
+	// many at once. More comes and goes more slowly. 0: no limit.
+	PeerBytes     int64
+	PeersFile     string // known addresses are remembered here; empty: not remembered
 	Log           *slog.Logger
 	Registerer    prometheus.Registerer // nil: no metrics
 	Libp2pMetrics bool                  // also those of libp2p, some 400 series
@@ -76,6 +79,7 @@ type Node struct {
 	stats    counters
 	outbox   *mailbox[Outgoing]
 	recent   *recent
+	budgets  *budgets
 
 	dialBell   chan struct{} // somebody may have to be dialled
 	policyBell chan struct{} // standings and policies have to be looked at
@@ -121,7 +125,7 @@ func New(o Options) (*Node, error) {
 		o: o, log: o.Log, self: record.KeyOf(o.Key), genesis: record.DigestOf(record.GenesisBlock(o.Network, 0)), gate: newGater(o.Log),
 		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
 		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1), chunkTurns: make(chan struct{}, chunkPeers),
-		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, needed: map[record.PublicKey]int{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(),
+		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, needed: map[record.PublicKey]int{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(), budgets: newBudgets(o.PeerBytes),
 	}
 	n.gate.onBan = func(p peer.ID) { go n.closePeer(p) }
 	var listenOn []ma.Multiaddr

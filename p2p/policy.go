@@ -141,9 +141,13 @@ func (n *Node) readPolicies(ctx context.Context, s *session, f *frames) (map[[32
 		case frameHave:
 			return parseHaves(payload)
 		case framePolicy:
-			text, err := decompress(payload)
+			text, err := n.inflate(ctx, s, payload)
 			if err != nil {
 				return nil, err
+			}
+			if delay := s.budget.policies.Reserve().Delay(); delay > 0 {
+				n.stats.limited.WithLabelValues(limitPolicies).Inc()
+				wait(ctx, delay)
 			}
 			if err := n.replica.OfferPolicy(ctx, s.key, text); err != nil && !n.gate.quietly("policy of "+s.id) {
 				n.log.Warn("policy from a peer not taken", "peer", s.id, "err", err)

@@ -20,9 +20,13 @@ const (
 	sameRounds   = 3                // syncs in a row that find a difference and no reason, then the alarm
 )
 
+// errPutOff says that a sync brought less than there is.
+var errPutOff = errors.New("some blocks were put off, their peer opens too many chains")
+
 // synced is what a sync brought.
 type synced struct {
 	blocks  int           // new
+	delayed int           // left out for now
 	fruit   time.Duration // uptime of the last new one
 	missing []record.Digest
 	note    digestNote // the peer's, after its last answer
@@ -54,8 +58,11 @@ func (n *Node) sync(ctx context.Context, s *session, gaps []record.Digest) (sync
 			return r, err
 		}
 	}
-	if err := n.askMissing(ctx, s, f, &r); err != nil || gaps != nil {
+	if err := n.askMissing(ctx, s, f, &r); err != nil || gaps != nil && r.delayed == 0 {
 		return r, err
+	}
+	if r.delayed > 0 {
+		return r, errPutOff // a failure like others: tried again later, and what differs is no riddle
 	}
 	if r.blocks > 0 || r.note.Digest == n.replica.BlockDigest() {
 		return r, nil
@@ -208,7 +215,9 @@ func (n *Node) ingest(ctx context.Context, s *session, parcels []record.Parcel, 
 	} else if uptime()-r.fruit > fruitless {
 		return errors.New("peer sends nothing new")
 	}
+	n.notePutOff(s, got.Delayed)
 	r.blocks += got.New
+	r.delayed += got.Delayed
 	r.missing = append(r.missing, got.Missing[:min(len(got.Missing), maxDigests)]...)
 	if got.Invalid != nil {
 		n.gate.strike(s.id)
@@ -246,7 +255,7 @@ func (n *Node) readAnswer(ctx context.Context, s *session, f *frames, r *synced,
 			s.vector = vector
 			s.mu.Unlock()
 		case frameParcels:
-			raw, err := decompress(payload)
+			raw, err := n.inflate(ctx, s, payload)
 			if err != nil {
 				return err
 			}

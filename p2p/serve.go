@@ -70,7 +70,7 @@ func (n *Node) servePull(ctx context.Context, s *session, f *frames, have []reco
 			return err
 		}
 	}
-	w := parcelWriter{f: f}
+	w := parcelWriter{f: f, spend: func(bytes int) { n.spend(ctx, s, bytes) }}
 	if err := n.replica.Missing(ctx, have, s.key, w.add); err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (n *Node) serveAsk(ctx context.Context, s *session, f *frames, payload []by
 	if err != nil {
 		return err
 	}
-	w := parcelWriter{f: f}
+	w := parcelWriter{f: f, spend: func(bytes int) { n.spend(ctx, s, bytes) }}
 	if err := n.replica.Ancestors(ctx, of, s.key, w.add); err != nil {
 		return err
 	}
@@ -120,8 +120,9 @@ func (n *Node) serveHeads(ctx context.Context, s *session, f *frames, payload []
 // parcelWriter packs parcels into compressed frames. A parcel with more entries than fit goes out in several: the
 // block first, so that the receiver knows where the entries belong.
 type parcelWriter struct {
-	f   *frames
-	buf []byte
+	f     *frames
+	spend func(bytes int) // called before they are sent
+	buf   []byte
 }
 
 // add takes a parcel, which may be reused afterwards. It blocks on the flow control of the stream.
@@ -159,6 +160,7 @@ func (w *parcelWriter) flush() error {
 	if len(w.buf) == 0 {
 		return nil
 	}
+	w.spend(len(w.buf))
 	err := w.f.write(frameParcels, compress(w.buf))
 	w.buf = w.buf[:0]
 	return err

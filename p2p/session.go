@@ -41,6 +41,7 @@ type session struct {
 	inbox  *mailbox[*gossip] // from the topic
 
 	progressAsks chan struct{} // tokens
+	budget       *budget
 
 	mu sync.Mutex
 	peerState
@@ -78,11 +79,12 @@ func (s *session) touch() { s.lastHeard.Store(int64(uptime())) }
 
 func (s *session) silentFor() time.Duration { return uptime() - time.Duration(s.lastHeard.Load()) }
 
-// hears counts what comes from a peer on a stream.
-func (n *Node) hears(s *session) func(bytes int) {
+// hears counts what comes from a peer on a stream, and holds up the stream while the peer is over its budget.
+func (n *Node) hears(ctx context.Context, s *session) func(bytes int) {
 	return func(bytes int) {
 		s.touch()
 		n.received.Add(int64(bytes))
+		n.spend(ctx, s, bytes)
 	}
 }
 
@@ -116,6 +118,7 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
 		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
 		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks),
+		budget: n.budgets.of(p),
 		pushes: newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
 	s.touch()
 	ring(s.fetchBell) // what was wanted before it came

@@ -160,6 +160,7 @@ type counters struct {
 	dropped prometheus.Counter
 	entries prometheus.Counter
 	chunks  prometheus.Counter
+	limited *prometheus.CounterVec
 	syncs   *prometheus.CounterVec
 	blocks  *prometheus.CounterVec
 }
@@ -178,7 +179,11 @@ func (n *Node) register(r prometheus.Registerer) error {
 		entries: counter("entries_fetched_total", "Entries that peers gave when asked."),
 		chunks:  counter("chunks_fetched_total", "Chunks of large values that peers gave when asked."),
 		syncs:   vec("syncs_total", "Syncs with a peer that we began.", "result"),
+		limited: vec("limited_total", "Times that a peer met a limit: it was held up, a message dropped, a stream ended, a block put off.", "limit"),
 		blocks:  vec("blocks_received_total", "New blocks from peers.", "road"),
+	}
+	for _, limit := range []string{limitBytes, limitGossip, limitStreams, limitPolicies, limitOrigins} {
+		n.stats.limited.WithLabelValues(limit) // shown from the start
 	}
 	if r == nil {
 		return nil
@@ -187,7 +192,7 @@ func (n *Node) register(r prometheus.Registerer) error {
 		Help: "Members connected now."}, func() float64 { return float64(len(n.members())) })
 	received := prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "syncagent", Name: "peer_received_bytes_total",
 		Help: "Bytes of frames and gossip messages from peers."}, func() float64 { return float64(n.received.Load()) })
-	for _, c := range []prometheus.Collector{n.stats.garbage, n.stats.dropped, n.stats.entries, n.stats.chunks, n.stats.syncs, n.stats.blocks, connected, received} {
+	for _, c := range []prometheus.Collector{n.stats.garbage, n.stats.dropped, n.stats.entries, n.stats.chunks, n.stats.limited, n.stats.syncs, n.stats.blocks, connected, received} {
 		if err := r.Register(c); err != nil {
 			return err
 		}

@@ -35,13 +35,14 @@ func (n *Node) handle(ctx context.Context, proto protocol.ID, least standing, se
 		defer n.handlers.Done()
 		if s.inbound.Add(1) > maxStreams {
 			s.inbound.Add(-1)
+			n.stats.limited.WithLabelValues(limitStreams).Inc()
 			_ = st.Reset()
 			return
 		}
 		defer s.inbound.Add(-1)
 		stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
 		defer stop()
-		err := n.accept(ctx, s, newFrames(st, n.hears(s)), proto, least, serve)
+		err := n.accept(ctx, s, newFrames(st, n.hears(ctx, s)), proto, least, serve)
 		if err == nil || errors.Is(err, io.EOF) {
 			_ = st.Close()
 			return
@@ -85,7 +86,7 @@ func (n *Node) openStream(ctx context.Context, s *session, proto protocol.ID) (f
 	}
 	stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
 	done = func() { stop(); _ = st.Close() } // what was written still goes out
-	f = newFrames(st, n.hears(s))
+	f = newFrames(st, n.hears(ctx, s))
 	if err = f.write(frameHello, n.hello(proto != protoEntry).encode()); err != nil {
 		done()
 		return nil, nil, fmt.Errorf("say hello on %s: %w", proto, err)

@@ -156,10 +156,13 @@ func (n *Node) validate(_ context.Context, from peer.ID, m *pubsub.Message) pubs
 	if n.gate.standing(from) != member {
 		return pubsub.ValidationIgnore
 	}
+	n.received.Add(int64(len(m.Data)))
 	if s := n.session(from); s != nil {
 		s.touch()
+		if !n.affords(s, len(m.Data)) {
+			return pubsub.ValidationIgnore // dropped, like a message that got lost: sync brings what it held
+		}
 	}
-	n.received.Add(int64(len(m.Data)))
 	g, err := parseGossip(m.Data)
 	if err != nil { // nobody honest passes this on, so the sender is to blame
 		n.stats.garbage.Inc()

@@ -52,6 +52,7 @@ const (
 type Ingested struct {
 	New     int      // blocks that were new and are committed
 	Missing []Digest // blocks to ask the sender for: others of its blocks name them
+	Delayed int      // blocks left out because the sender opens too many chains: they are to be had again later
 	Invalid error    // set if a block or entry was malformed or broke the block rule: the sender is faulty
 }
 

@@ -1,0 +1,100 @@
+package p2p
+
+import (
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	dto "github.com/prometheus/client_model/go"
+
+	"syncagent/crdtstore/record"
+)
+
+// limited reads how often peers have met a limit of a node.
+func limited(t *testing.T, n *Node, limit string) int {
+	t.Helper()
+	var m dto.Metric
+	if err := n.stats.limited.WithLabelValues(limit).Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return int(m.GetCounter().GetValue())
+}
+
+// TestGreedyPeerIsHeldUpAlone: who wants more than its budget is served more slowly and gets everything in the end; others
+// notice nothing.
+func TestGreedyPeerIsHeldUpAlone(t *testing.T) {
+	const perSecond = 64 << 10 // 1,024 frames at once, then 16 a second
+	ka, kb, kx := testKey(t), testKey(t), testKey(t)
+	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kb), record.KeyOf(kx)}}
+	a := start(t, "a", newFake(ka, policy), Options{PeerBytes: perSecond})
+	b := start(t, "b", newFake(kb, policy), Options{Bootstrap: a.node.Addrs()})
+	x := start(t, "x", newFake(kx, policy), Options{Bootstrap: a.node.Addrs()})
+	eventually(t, func() bool { return connectedPeers(a) == 2 }, "all connect")
+	f := sneak(t, x, a, protoSync)
+	const asked = 1200
+	for range asked {
+		if err := f.write(framePing, make([]byte, 8)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, func() bool { return limited(t, a.node, limitBytes) > 0 }, "x is held up")
+	b.publish([]byte("v"), "/b")
+	a.publish([]byte("v"), "/a")
+	eventually(t, equal(a, b), "others are not")
+	before := limited(t, a.node, limitBytes)
+	old, seen := a.node.session(x.self.PeerID()), x.node.session(a.self.PeerID())
+	x.node.closePeer(a.self.PeerID())
+	eventually(t, func() bool {
+		now, sees := a.node.session(x.self.PeerID()), x.node.session(a.self.PeerID())
+		return now != nil && now != old && sees != nil && sees != seen
+	}, "x comes back")
+	eventually(t, func() bool { return limited(t, a.node, limitBytes) > before }, "and is held up again: dialling anew does not help")
+
+	a.node.SetPeerBytes(0)
+	f = sneak(t, x, a, protoSync)
+	for range asked {
+		if err := f.write(framePing, make([]byte, 8)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range asked {
+		if kind, _, err := f.read(20 * time.Second); err != nil || kind != framePong {
+			t.Fatalf("frame %d, %v", kind, err)
+		}
+	}
+}
+
+// TestBudgetsAreForgottenOnlyWhenFull: their number is bounded, and nobody gets rid of a spent one by having others come.
+func TestBudgetsAreForgottenOnlyWhenFull(t *testing.T) {
+	b := newBudgets(64 << 10)
+	b.of("spent").bytes.AllowN(time.Now(), 1<<20)
+	for i := range 1000 {
+		b.of(peer.ID(rune(i)))
+	}
+	if n := len(b.byPeer); n > 3 {
+		t.Errorf("%d budgets are kept of peers that have spent nothing", n)
+	}
+	if b.of("spent").full() {
+		t.Error("a spent budget is full again")
+	}
+}
+
+// TestPutOffBlocksComeLater: while the replica puts off what a peer delivers, syncs with it fail and are tried again, and
+// nobody takes the difference for a broken store.
+func TestPutOffBlocksComeLater(t *testing.T) {
+	alarms := make(chan string, 100)
+	ka, kb := testKey(t), testKey(t)
+	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kb)}}
+	ra, rb := newFake(ka, policy), newFake(kb, policy)
+	ra.put([]byte("v"), "/x")
+	rb.putOff = 2
+	a := start(t, "a", ra, Options{})
+	b := start(t, "b", rb, Options{Bootstrap: a.node.Addrs(), Alarm: func(code, _ string) { alarms <- code }})
+	eventuallyIn(t, 30*time.Second, equal(a, b), "it comes in the end")
+	if n := limited(t, b.node, limitOrigins); n != 2 {
+		t.Errorf("%d blocks were put off, want 2", n)
+	}
+	if len(alarms) > 0 {
+		t.Errorf("alarm %s", <-alarms)
+	}
+}
