@@ -30,7 +30,7 @@ stage() {
 	put 644 configs/syncagent-mirror@.service usr/lib/systemd/system/syncagent-mirror@.service
 	put 644 configs/syncagent.sysusers usr/lib/sysusers.d/syncagent.conf
 	put 644 configs/syncagent.yaml etc/syncagent/syncagent.yaml
-	for f in README.md CHANGELOG.md ARCHITECTURE.md SECURITY.md LICENSE configs/alerts.yml configs/dashboard.json docs/*.md; do
+	for f in README.md CHANGELOG.md ARCHITECTURE.md SECURITY.md LICENSE configs/alerts.yml configs/dashboard.json docs/*.md docs/*.svg; do
 		put 644 "$f" "usr/share/doc/syncagent/$(basename "$f")"
 	done
 	"$host" completion bash >"$work/bash"

@@ -79,6 +79,7 @@ func standInTree(t *testing.T) string {
 	files := map[string]string{
 		"bin/syncagent": "#!/bin/sh\nif [ $1 = manpage ]; then echo page >$2/syncagent.1; else echo completion; fi\n",
 		"docs/a.md":     "text",
+		"docs/a.svg":    "<svg/>",
 	}
 	for _, name := range strings.Fields("README.md CHANGELOG.md ARCHITECTURE.md SECURITY.md LICENSE") {
 		files[name] = "text"
