@@ -34,6 +34,9 @@ func (s *session) applyGuarded(ctx context.Context, p plan, strict bool) error {
 		return err
 	}
 	defer s.clearNext()
+	if err := s.tidy(p.none); err != nil { // what is idle since a crash would be in the way
+		return err
+	}
 	var err error
 	if p.write, err = s.possible(p); err != nil {
 		return err
@@ -88,9 +91,6 @@ func (s *session) possible(p plan) (able []item, err error) {
 // replace makes the change visible.
 func (s *session) replace(p plan, files []staged) error {
 	if err := s.removeFiles(p.clear, nil); err != nil {
-		return err
-	}
-	if err := s.tidy(p.none); err != nil {
 		return err
 	}
 	items := make([]item, 0, len(files))
@@ -327,15 +327,7 @@ func (s *session) rollBack(trial []triedFile) error {
 	}
 	s.removeDirs(idle, &o)
 	n := line{Tried: true}
-	for _, t := range trial {
-		if !t.Kept {
-			continue
-		}
-		if err := s.restoreOld(t.Path, &n); err != nil {
-			return err
-		}
-	}
-	if err := s.tree.sync(); err != nil {
+	if err := s.restoreOld(trial, &n); err != nil {
 		return err
 	}
 	fault.Point("mirror.rolled-back")
@@ -345,21 +337,33 @@ func (s *session) rollBack(trial []triedFile) error {
 	return s.settle(n, o, files)
 }
 
-// restoreOld brings back one file. If it is back already, since an earlier attempt was cut off, that is fine.
-func (s *session) restoreOld(path string, n *line) error {
-	for d := parent(path); d != "."; d = parent(d) {
-		if _, err := s.tree.open(d); errors.Is(err, fs.ErrNotExist) {
-			n.Made = append(n.Made, d)
+// restoreOld brings back the files of before. Those that are back already, since an earlier attempt was cut off, are fine.
+func (s *session) restoreOld(trial []triedFile, n *line) error {
+	for _, t := range trial {
+		if !t.Kept {
+			continue
+		}
+		for d := parent(t.Path); d != "."; d = parent(d) {
+			if _, err := s.tree.open(d); errors.Is(err, fs.ErrNotExist) {
+				n.Made = append(n.Made, d)
+			}
+		}
+		if err := s.tree.makeDirs(parent(t.Path)); err != nil {
+			return err
 		}
 	}
-	if err := s.tree.makeDirs(parent(path)); err != nil {
+	if err := s.tree.sync(); err != nil { // a file must not move into a directory that a power cut takes away
 		return err
 	}
-	err := s.tree.move(prevDir+"/"+path, path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	for _, t := range trial {
+		if !t.Kept {
+			continue
+		}
+		if err := s.tree.move(prevDir+"/"+t.Path, t.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
-	return err
+	return s.tree.sync()
 }
 
 // reject leaves everything that the plan touches as it is.

@@ -32,8 +32,15 @@ func (s *session) recover() error {
 		if f.Temp != "" {
 			err = s.tree.rename(f.Path, f.Temp)
 		}
+		gone := errors.Is(err, fs.ErrNotExist)
+		if gone {
+			gone, err = s.lost(f.Path, b)
+		}
 		switch {
-		case err == nil, errors.Is(err, fs.ErrNotExist): // renamed now, or before
+		case gone:
+			o.Failed = append(o.Failed, f.Path)
+			continue
+		case err == nil: // renamed now, or before
 		case isGeneral(err):
 			return fmt.Errorf("recover: %w", err)
 		default:
@@ -49,4 +56,11 @@ func (s *session) recover() error {
 	}
 	fault.Point("mirror.recovered")
 	return s.settle(line{}, o, files)
+}
+
+// lost tells that a staged file is neither in its place nor beside it: a power cut took the name that it had beside it.
+func (s *session) lost(path string, b base) (bool, error) {
+	i := item{path: path, base: b, based: true}
+	err := s.tree.observe(&i)
+	return !i.have.same, err
 }

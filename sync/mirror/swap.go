@@ -134,16 +134,15 @@ func (s *session) applySwap(ctx context.Context, p plan) error {
 		s.reject(p, err)
 		return s.links(nil)
 	}
-	if len(s.m.o.Trial) > 0 {
-		if err := s.j.append(line{Trial: s.tried(files, o)}); err != nil {
-			return err
-		}
-	}
 	dir, err := s.promote()
 	if err != nil {
 		return err
 	}
-	if err := s.show(dir, files, o, false); err != nil {
+	n := line{Swap: &swap{Dir: dir}}
+	if len(s.m.o.Trial) > 0 {
+		n.Trial = s.tried(files, o)
+	}
+	if err := s.show(n, files, o); err != nil {
 		return err
 	}
 	return s.concludeTrial(ctx)
@@ -283,14 +282,10 @@ func (s *session) promote() (dir string, err error) {
 	return dir, errors.Join(d.Dress(s.m.owner, s.m.group, dirMode), d.Sync(), d.Close(), s.root.r.Sync())
 }
 
-// show makes a version the one that is seen. Files and o are what becomes true by it.
-func (s *session) show(dir string, files []staged, o outcome, back bool) error {
-	// Names that are new appear with the version: until then their links lead nowhere.
-	if err := s.earlyLinks(files); err != nil {
-		return err
-	}
+// show makes the version that n names the one that is seen. Files and o are what becomes true by it.
+func (s *session) show(n line, files []staged, o outcome) error {
 	// From here on a crash finishes forward.
-	n := line{Tried: back, Swap: &swap{Dir: dir, Was: s.j.shown(), Gone: o.Gone}, Staged: stagedLines(files)}
+	n.Swap.Was, n.Swap.Gone, n.Staged = s.j.shown(), o.Gone, stagedLines(files)
 	if err := s.j.append(n); err != nil {
 		return err
 	}
@@ -300,6 +295,10 @@ func (s *session) show(dir string, files []staged, o outcome, back bool) error {
 // finishSwap does what the last swap in the journal says. Part of it may have been done before a crash.
 func (s *session) finishSwap(files []staged, o outcome) error {
 	now := s.j.swapping()
+	// Names that are new appear with the version: until then their links lead nowhere.
+	if err := s.earlyLinks(files); err != nil {
+		return err
+	}
 	if err := s.turn(now.Dir); err != nil {
 		return err
 	}
@@ -370,7 +369,7 @@ func (s *session) rollBackSwap(trial []triedFile) error {
 		}
 		files = append(files, staged{item: item{path: t.Path, want: want{version: b.version}}, base: b})
 	}
-	return s.show(s.j.shownBefore(), files, o, true)
+	return s.show(line{Tried: true, Swap: &swap{Dir: s.j.shownBefore()}}, files, o)
 }
 
 // retire notes since when a version is not shown any more; its own time says it after a restart.

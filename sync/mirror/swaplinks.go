@@ -160,7 +160,7 @@ func (s *session) swapIn() error {
 	if err := s.settle(line{Swap: &swap{}}, outcome{}, nil); err != nil {
 		return err
 	}
-	return s.show(dir, nil, outcome{}, false)
+	return s.show(line{Swap: &swap{Dir: dir}}, nil, outcome{})
 }
 
 // swapOut puts the files of the version shown into the root. A crash in between goes on with what is left.

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -332,9 +334,10 @@ func (t *tree) removeDir(dir string) (gone bool, err error) {
 	return true, nil
 }
 
-// sync makes the new names durable.
+// sync makes the new names durable, those of directories before what is in them: what was moved to a place is not lost
+// with it.
 func (t *tree) sync() error {
-	for dir := range t.touched {
+	for _, dir := range slices.Sorted(maps.Keys(t.touched)) {
 		d, err := t.open(dir)
 		if errors.Is(err, fs.ErrNotExist) || isReason(err) {
 			delete(t.touched, dir) // somebody took it away: there is nothing of ours to keep
