@@ -164,6 +164,12 @@ func isExternal(subject string) bool {
 	return strings.HasPrefix(subject, "cn:") || strings.HasPrefix(subject, "spiffe:")
 }
 
+// IsSubject tells whether a rule could name subject: "cn:NAME" or "spiffe://DOMAIN/PATH", as one word.
+func IsSubject(subject string) bool {
+	at, _, _ := checkCharacters(subject)
+	return at < 0 && isExternal(subject) && checkExternal(subject) == nil && !strings.ContainsAny(subject, " \t")
+}
+
 // checkExternal refuses names that no certificate can have. A SPIFFE ID has a trust domain; see its standard, section 2.
 func checkExternal(subject string) error {
 	if name, ok := strings.CutPrefix(subject, "cn:"); ok {

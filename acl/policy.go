@@ -270,6 +270,9 @@ func (p *Policy) Known(k record.PublicKey) bool {
 	return ok
 }
 
+// Live tells whether k is an identity that can have rights now: neither revoked nor retired.
+func (p *Policy) Live(k record.PublicKey) bool { return p.principal(k).live() }
+
 // Revoked tells whether any text revokes k.
 func (p *Policy) Revoked(k record.PublicKey) bool {
 	if p == nil {

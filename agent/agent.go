@@ -109,7 +109,7 @@ type running struct {
 	node    *p2p.Node
 	mirrors *mirrorSet
 	server  *server // while it serves
-	socket  net.Listener
+	doors   *doors
 	http    net.Listener // nil: api.http is empty
 }
 
@@ -137,6 +137,7 @@ func (r *running) open() error {
 		OnPolicy: func() {
 			a.judgeSelf(r.store.Policy())
 			r.node.PolicyChanged()
+			r.doors.ring()
 		},
 		OnWants: func() { r.node.WantsChanged() },
 	})
@@ -164,11 +165,12 @@ func (r *running) open() error {
 		return err
 	}
 	if c.API.HTTP != "" {
-		if r.http, err = listenHTTP(c.API.HTTP); err != nil {
+		if r.http, err = listenTCP("api.http", c.API.HTTP); err != nil {
 			return err
 		}
 	}
-	r.socket, err = listenSocket(c.API)
+	log := a.log.With("part", "api")
+	r.doors, err = openDoors(c, &papers{log: log, alarms: a.alarms, policy: ownStore{r.store}.Policy, now: time.Now}, log)
 	return err
 }
 
@@ -196,10 +198,11 @@ func policyFloor(c *Config) (serial uint64, hash [32]byte, err error) {
 // close releases what open took. Listeners that were served are closed already.
 func (r *running) close() error {
 	var errs []error
-	for _, l := range []net.Listener{r.socket, r.http} {
-		if l != nil {
-			_ = l.Close()
-		}
+	if r.http != nil {
+		_ = r.http.Close()
+	}
+	if r.doors != nil {
+		r.doors.close()
 	}
 	if r.node != nil {
 		errs = append(errs, r.node.Close())
@@ -252,7 +255,12 @@ func (r *running) serveFront(ctx context.Context) error {
 	r.takeFirstPolicy(ctx)
 	s := r.newServer(ctx)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serve(ctx, r.socket, s.socketHandler(), a.log) })
+	api := s.asCaller(s.fullHandler())
+	group.Go(func() error { return serve(ctx, r.doors.socket, api, a.log) })
+	if r.doors.tls != nil {
+		group.Go(func() error { return serve(ctx, r.doors.tls, api, a.log) })
+	}
+	group.Go(func() error { return r.doors.run(ctx) })
 	if r.http != nil {
 		group.Go(func() error { return serve(ctx, r.http, s.plainHandler(), a.log) })
 	}
@@ -266,7 +274,7 @@ func (r *running) serveFront(ctx context.Context) error {
 	a.ready.Store(true)
 	notifySystemd("READY=1")
 	a.log.Info("agent ready", "name", r.config.AgentName(), "peer_id", record.KeyOf(a.key).String(), "network", a.network.String(),
-		"version", a.options.Version, "socket", r.config.API.Socket, "listen", r.node.Addrs())
+		"version", a.options.Version, "socket", r.config.API.Socket, "listen", r.node.Addrs(), "tls", r.doors.tlsAddr())
 	if a.options.OnReady != nil {
 		a.options.OnReady()
 	}
@@ -290,7 +298,7 @@ func (r *running) newServer(ctx context.Context) *server {
 	a.mu.Lock()
 	r.server = s
 	a.mu.Unlock()
-	s.page = newStatusPage(ctx, s.service, c.API.Socket)
+	s.page = newStatusPage(ctx, s.service, c.API.Socket, func() string { return *r.doors.token.Load() })
 	r.metrics.registry.MustRegister(collector{s.service})
 	return s
 }

@@ -18,6 +18,8 @@ var AlarmKinds = []AlarmKind{
 	{"policy-twins", "two policies with one serial exist; the one with the higher hash is in force",
 		"apply a policy with a higher serial: syncagent acl apply", false},
 	{"bad-reload", "the configuration has a fault; the old settings stay in force", "syncagent config check", false},
+	{alarmTLS, "the TLS files of the API changed and are of no use; those before stay in use",
+		"make a good pair (syncagent cert server); it is taken when it is there", false},
 	{"paused", "all connections to peers are closed, and no new ones are made", "syncagent peers resume", false},
 	{"old-version", "the policy asks for a block format that this program does not know: it writes nothing",
 		"install the version of syncagent that the other hosts run", false},

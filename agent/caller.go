@@ -56,6 +56,11 @@ func callerOf(ctx context.Context) *caller {
 	return &caller{name: "nobody", rights: nothing{}}
 }
 
+// same tells whether two callers are one, with rights from the same lines.
+func (c *caller) same(o *caller) bool {
+	return c.name == o.name && c.mark == o.mark && c.control == o.control && c.policy == o.policy
+}
+
 // mayControl refuses who may not steer the agent; what is for the message.
 func (c *caller) mayControl(what string) error {
 	if c.control {

@@ -14,20 +14,23 @@ type Config struct {
 	// admin.key and policy.txt lie beside it.
 	File string `yaml:"-"`
 
-	Name      string          `yaml:"name"`
-	DataDir   string          `yaml:"data_dir"`
-	Network   string          `yaml:"network"`
-	Admins    []string        `yaml:"admins"`
-	Listen    []string        `yaml:"listen"`
-	Announce  []string        `yaml:"announce"`
-	Bootstrap []string        `yaml:"bootstrap"`
-	API       APIConfig       `yaml:"api"`
-	Store     StoreConfig     `yaml:"store"`
-	Limits    LimitsConfig    `yaml:"limits"`
-	Mirrors   []MirrorConfig  `yaml:"mirrors"`
-	Triggers  []TriggerConfig `yaml:"triggers"`
-	Log       LogConfig       `yaml:"log"`
-	Metrics   MetricsConfig   `yaml:"metrics"`
+	Name      string    `yaml:"name"`
+	DataDir   string    `yaml:"data_dir"`
+	Network   string    `yaml:"network"`
+	Admins    []string  `yaml:"admins"`
+	Listen    []string  `yaml:"listen"`
+	Announce  []string  `yaml:"announce"`
+	Bootstrap []string  `yaml:"bootstrap"`
+	API       APIConfig `yaml:"api"`
+
+	LocalRules []LocalRuleConfig `yaml:"local_rules"`
+
+	Store    StoreConfig     `yaml:"store"`
+	Limits   LimitsConfig    `yaml:"limits"`
+	Mirrors  []MirrorConfig  `yaml:"mirrors"`
+	Triggers []TriggerConfig `yaml:"triggers"`
+	Log      LogConfig       `yaml:"log"`
+	Metrics  MetricsConfig   `yaml:"metrics"`
 }
 
 // APIConfig says where the API is served.
@@ -36,6 +39,17 @@ type APIConfig struct {
 	SocketMode  FileMode `yaml:"socket_mode"`
 	SocketGroup string   `yaml:"socket_group"`
 	HTTP        string   `yaml:"http"`
+
+	TLS       TLSConfig `yaml:"tls"`
+	TokenFile string    `yaml:"token_file"`
+}
+
+// TLSConfig says where and how the API is served by TLS. Nothing is without Listen.
+type TLSConfig struct {
+	Listen   string `yaml:"listen"`
+	Cert     string `yaml:"cert"`
+	Key      string `yaml:"key"`
+	ClientCA string `yaml:"client_ca"`
 }
 
 // StoreConfig sizes the store.

@@ -49,6 +49,7 @@ func (c *Config) Check() Faults {
 	c.checkTrust(&k)
 	c.checkAddresses(&k)
 	c.checkAPI(&k)
+	c.checkLocalRules(&k)
 	if c.Store.MinFree < 16<<20 {
 		k.add("store.min_free", "%s is too little to stop in time; the least is 16MiB", c.Store.MinFree)
 	}
@@ -134,12 +135,23 @@ func (c *Config) checkAPI(k *check) {
 			k.add("api.socket_group", "%v", err)
 		}
 	}
-	if c.API.HTTP != "" {
-		_, port, err := net.SplitHostPort(c.API.HTTP)
-		n, perr := strconv.Atoi(port)
-		if err != nil || perr != nil || n < 0 || n > 65535 {
-			k.add("api.http", "want ADDRESS:PORT such as 127.0.0.1:7425, not %q", c.API.HTTP)
+	checkListen(k, "api.http", c.API.HTTP, "127.0.0.1:7425")
+	checkListen(k, "api.tls.listen", c.API.TLS.Listen, "0.0.0.0:7426")
+	for _, f := range []struct{ key, file string }{{"api.tls.cert", c.API.TLS.Cert}, {"api.tls.key", c.API.TLS.Key}} {
+		if c.API.TLS.Listen != "" && f.file == "" {
+			k.add(f.key, "missing: api.tls.listen needs it")
 		}
+	}
+}
+
+func checkListen(k *check, key, address, example string) {
+	if address == "" {
+		return
+	}
+	_, port, err := net.SplitHostPort(address)
+	n, perr := strconv.Atoi(port)
+	if err != nil || perr != nil || n < 0 || n > 65535 {
+		k.add(key, "want ADDRESS:PORT such as %s, not %q", example, address)
 	}
 }
 

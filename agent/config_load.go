@@ -139,7 +139,7 @@ func eachSetting(v reflect.Value, key string, visit func(key string, v reflect.V
 // resolvePaths makes paths absolute: relative ones start at the directory of the file, so that a folder with an agent
 // in it can be moved, and so that the working directory never matters.
 func (c *Config) resolvePaths() {
-	paths := []*string{&c.DataDir, &c.API.Socket}
+	paths := []*string{&c.DataDir, &c.API.Socket, &c.API.TLS.Cert, &c.API.TLS.Key, &c.API.TLS.ClientCA, &c.API.TokenFile}
 	c.Mirrors = slices.Clone(c.Mirrors)
 	for i := range c.Mirrors {
 		paths = append(paths, &c.Mirrors[i].Dir, &c.Mirrors[i].TriggersDir)

@@ -26,7 +26,7 @@ func (c Config) Render() []byte {
 	values := map[string]string{}
 	eachSetting(reflect.ValueOf(&c).Elem(), "", func(key string, v reflect.Value) { values[key] = yamlText(v) })
 	var out bytes.Buffer
-	section := ""
+	var sections []string // that the line lies in, two spaces each
 	for line := range strings.Lines(string(configs.Example)) {
 		name, rest, isKey := strings.Cut(strings.TrimLeft(line, " "), ":")
 		if !isKey || strings.HasPrefix(name, "#") {
@@ -34,18 +34,16 @@ func (c Config) Render() []byte {
 			continue
 		}
 		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
-		key := name
-		if indent == "" {
-			section = ""
-			if strings.TrimSpace(rest) == "" {
-				section = name
-			}
-		} else {
-			key = join(section, name)
+		sections = sections[:len(indent)/2]
+		key := join(strings.Join(sections, "."), name)
+		if strings.TrimSpace(rest) == "" {
+			sections = append(sections, name)
 		}
 		switch value, ok := values[key]; {
 		case key == "mirrors":
 			out.WriteString(renderList(key, c.Mirrors))
+		case key == "local_rules":
+			out.WriteString(renderList(key, c.LocalRules))
 		case key == "triggers":
 			out.WriteString(renderList(key, c.Triggers))
 		case ok:

@@ -212,6 +212,10 @@ func TestRender(t *testing.T) {
 			c.Triggers = []TriggerConfig{{Path: "/x", Command: []string{word.Draw(t, "c")}, Retries: Retries(rapid.IntRange(0, 3).Draw(t, "retries")),
 				Debounce: DebounceConfig{Min: 1, Max: 2}, Env: []string{"A=" + word.Draw(t, "e")}}}
 		}
+		c.API.TLS.Listen = word.Draw(t, "tls")
+		if rapid.Bool().Draw(t, "local") {
+			c.LocalRules = []LocalRuleConfig{{User: word.Draw(t, "user"), Rules: []string{word.Draw(t, "rule"), "control"}}, {Group: "g", As: word.Draw(t, "as")}}
+		}
 		got := DefaultConfig()
 		text := c.Render()
 		d := decodeConfig(text, &got)
@@ -227,6 +231,9 @@ func TestRender(t *testing.T) {
 		}
 		if len(c.Triggers) == 0 {
 			got.Triggers = nil
+		}
+		if len(c.LocalRules) == 0 {
+			got.LocalRules = nil
 		}
 		if !reflect.DeepEqual(got, c) {
 			t.Fatalf("got\n%+v\nwant\n%+v\n%s", got, c, text)

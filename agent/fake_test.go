@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -57,6 +58,9 @@ func (p fakePolicy) MayReadPath(_ record.PublicKey, path string) bool {
 }
 func (p fakePolicy) MayWritePath(k record.PublicKey, path string) bool { return p.MayReadPath(k, path) }
 func (fakePolicy) MaySubjectRead(string, string) bool                  { return false }
+func (fakePolicy) Known(record.PublicKey) bool                         { return true }
+func (fakePolicy) Live(record.PublicKey) bool                          { return true }
+func (fakePolicy) KeyOf(string) (k record.PublicKey, ok bool)          { return k, false }
 func (fakePolicy) Alias(record.PublicKey) string                       { return "web1" }
 func (p fakePolicy) Serial() uint64                                    { return p.serial }
 func (p fakePolicy) Hash() [32]byte                                    { return sha256.Sum256([]byte{byte(p.serial)}) }
@@ -347,6 +351,13 @@ type testServer struct {
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
+// socketDoor is a door whose visitors act as this agent.
+func socketDoor(l net.Listener) *door {
+	d := newDoor(l)
+	d.local = func(of credentials) (*caller, error) { return localCaller(nil, 0, of) }
+	return d
+}
+
 // startServer runs a server until the test ends.
 func startServer(t *testing.T, change ...func(*server)) *testServer {
 	t.Helper()
@@ -365,7 +376,7 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 	for _, c := range change {
 		c(s)
 	}
-	s.page = newStatusPage(ctx, s.service, "/run/s")
+	s.page = newStatusPage(ctx, s.service, "/run/s", func() string { return "" })
 	s.metrics.registry.MustRegister(collector{s.service})
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := listenSocket(APIConfig{Socket: socket, SocketMode: 0o660})
@@ -377,7 +388,7 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, l, s.socketHandler(), quiet()) }()
+	go func() { done <- serve(ctx, socketDoor(l), s.asCaller(s.fullHandler()), quiet()) }()
 	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

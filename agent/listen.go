@@ -94,15 +94,15 @@ func (l *socketListener) Close() error {
 	return l.UnixListener.Close()
 }
 
-// listenHTTP listens for health and metrics.
-func listenHTTP(address string) (net.Listener, error) {
+// listenTCP listens on the address that key of the configuration names.
+func listenTCP(key, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, &Error{Code: CodeInUse, Err: err, Message: "address " + address + " of api.http is in use",
-			Hint: "stop what listens there, or change api.http (empty: do not listen)"}
+		return nil, &Error{Code: CodeInUse, Err: err, Message: "address " + address + " of " + key + " is in use",
+			Hint: "stop what listens there, or change " + key + " (empty: do not listen)"}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listen on api.http: %w", err)
+		return nil, fmt.Errorf("listen on %s: %w", key, err)
 	}
 	return l, nil
 }

@@ -87,12 +87,12 @@ func TestSocketIsNeverAFile(t *testing.T) {
 }
 
 func TestHTTPPortInUse(t *testing.T) {
-	l, err := listenHTTP("127.0.0.1:0")
+	l, err := listenTCP("api.http", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close() //nolint:errcheck // only its port matters
-	if _, err := listenHTTP(l.Addr().String()); codeOf(err) != CodeInUse {
+	if _, err := listenTCP("api.http", l.Addr().String()); codeOf(err) != CodeInUse {
 		t.Errorf("%v", err)
 	}
 }

@@ -7,7 +7,8 @@ import (
 )
 
 // reloadable are the settings that Reload can put in force.
-var reloadable = []string{"bootstrap", "limits.requests", "limits.watches", "limits.peer_bytes", "limits.peer_origins", "log.level", "mirrors", "triggers"}
+var reloadable = []string{"api.tls.cert", "api.tls.client_ca", "api.tls.key", "api.token_file", "bootstrap", "limits.requests",
+	"limits.watches", "limits.peer_bytes", "limits.peer_origins", "local_rules", "log.level", "mirrors", "triggers"}
 
 // Reload puts those settings of c in force that can change while the agent runs. It returns the key paths that changed
 // and were applied, and those that wait for a restart. Files in triggers_dir are read again in any case. On an error
@@ -27,7 +28,9 @@ func (a *Agent) Reload(c Config) (applied, waiting []string, err error) {
 	}
 	next := a.config
 	next.Bootstrap, next.Limits, next.Log.Level = c.Bootstrap, c.Limits, c.Log.Level
-	next.Mirrors, next.Triggers = c.Mirrors, c.Triggers
+	next.Mirrors, next.Triggers, next.LocalRules = c.Mirrors, c.Triggers, c.LocalRules
+	next.API.TLS.Cert, next.API.TLS.Key, next.API.TLS.ClientCA = c.API.TLS.Cert, c.API.TLS.Key, c.API.TLS.ClientCA
+	next.API.TokenFile = c.API.TokenFile
 	if r := a.running; r != nil {
 		if err := r.apply(&next, slices.Contains(applied, "mirrors") || slices.Contains(applied, "triggers")); err != nil {
 			return nil, nil, err
@@ -42,6 +45,10 @@ func (a *Agent) Reload(c Config) (applied, waiting []string, err error) {
 
 // apply changes the parts that run. The agent's mu is held.
 func (r *running) apply(c *Config, mirrors bool) error {
+	useDoors, err := r.doors.prepare(c)
+	if err != nil {
+		return err
+	}
 	if err := r.node.SetBootstrap(c.Bootstrap); err != nil {
 		return &Error{Code: CodeBadConfig, Message: err.Error(), Err: err}
 	}
@@ -57,6 +64,7 @@ func (r *running) apply(c *Config, mirrors bool) error {
 	if r.server != nil {
 		r.server.limit(c.Limits)
 	}
+	useDoors()
 	return nil
 }
 
@@ -81,6 +89,9 @@ func changedKeys(old, new *Config) (keys []string) {
 	})
 	if !sameList(old.Mirrors, new.Mirrors) {
 		keys = append(keys, "mirrors")
+	}
+	if !sameList(old.LocalRules, new.LocalRules) {
+		keys = append(keys, "local_rules")
 	}
 	if !sameList(old.Triggers, new.Triggers) {
 		keys = append(keys, "triggers")

@@ -66,7 +66,10 @@ type policy interface {
 	MayReadPath(k record.PublicKey, path string) bool
 	MayWritePath(k record.PublicKey, path string) bool
 	MaySubjectRead(subject, path string) bool
+	Known(k record.PublicKey) bool
+	Live(k record.PublicKey) bool
 	Alias(k record.PublicKey) string
+	KeyOf(alias string) (record.PublicKey, bool)
 	Serial() uint64
 	Hash() [32]byte
 }

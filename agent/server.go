@@ -44,14 +44,6 @@ type server struct {
 	watches  limit
 }
 
-// socketHandler serves everything to whoever may open the socket: they act as this agent.
-func (s *server) socketHandler() http.Handler {
-	all := s.fullHandler()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		all.ServeHTTP(w, r.WithContext(withCaller(r.Context(), thisAgent)))
-	})
-}
-
 // fullHandler serves everything to the caller in the request's context.
 func (s *server) fullHandler() http.Handler {
 	options := []connect.HandlerOption{
@@ -121,7 +113,6 @@ func (s *server) plainHandler() http.Handler {
 
 // limited refuses more requests at once than configured, and sets their deadline.
 func (s *server) limited(next http.Handler) http.Handler {
-	refuse := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		room, open := &s.requests, func(float64) {}
 		if r.URL.Path == apiv1connect.KVWatchProcedure || isRawWatch(r) {
@@ -130,11 +121,7 @@ func (s *server) limited(next http.Handler) http.Handler {
 		if !room.enter() {
 			err := &Error{Code: CodeBusy, Message: "too many requests at once", Hint: rowOf(CodeBusy).hint}
 			s.metrics.requests.WithLabelValues("refused", string(CodeBusy)).Inc()
-			if refuse.IsSupported(r) {
-				_ = refuse.Write(w, r, toConnect(err)) // a caller that left needs no answer
-			} else {
-				writeHTTPError(w, err)
-			}
+			refuse(w, r, err)
 			return
 		}
 		defer room.leave()
@@ -142,6 +129,15 @@ func (s *server) limited(next http.Handler) http.Handler {
 		defer open(-1)
 		next.ServeHTTP(w, withController(w, r, s.timeout))
 	})
+}
+
+// refuse answers a request of any kind with an error.
+func refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if errors := connect.NewErrorWriter(); errors.IsSupported(r) {
+		_ = errors.Write(w, r, toConnect(err)) // a caller that left needs no answer
+		return
+	}
+	writeHTTPError(w, err)
 }
 
 func (s *server) raw(w http.ResponseWriter, r *http.Request) {
@@ -216,7 +212,8 @@ func methodOf(spec connect.Spec) string { return strings.TrimPrefix(spec.Procedu
 func serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true) // gRPC
+	protocols.SetHTTP2(true) // gRPC
+	protocols.SetUnencryptedHTTP2(true)
 	var handlers sync.WaitGroup
 	h := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -230,9 +227,18 @@ func serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.
 		MaxHeaderBytes:    headerBytes,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+	begin := h.Serve
+	if d, ok := l.(*door); ok {
+		h.ConnContext = d.greet
+		if d.tls != nil {
+			h.TLSConfig = d.tls
+			h.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // strangers must not fill the log
+			begin = func(l net.Listener) error { return h.ServeTLS(l, "", "") }
+		}
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := begin(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", l.Addr(), err)
 		}
 		return nil

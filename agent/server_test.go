@@ -655,7 +655,7 @@ func TestPlainHandler(t *testing.T) {
 	if _, err := s.client.KV.Put(t.Context(), put("/hush/name", "hush-value")); err != nil {
 		t.Fatal(err)
 	}
-	l, err := listenHTTP("127.0.0.1:0")
+	l, err := listenTCP("api.http", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

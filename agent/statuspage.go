@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/subtle"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ type statusPage struct {
 	service *service
 	socket  string          // path of the API's socket, to be told
 	stop    context.Context //nolint:containedctx // ends all streams when the agent stops; it is no request's context
+	token   func() string   // shows names of paths to who sends it; empty: none does
 	viewers chan struct{}
 
 	mu       sync.Mutex
@@ -38,17 +40,24 @@ type statusPage struct {
 	counted  time.Time
 }
 
-func newStatusPage(stop context.Context, s *service, socket string) *statusPage {
-	return &statusPage{service: s, socket: socket, stop: stop, viewers: make(chan struct{}, pageViewers)}
+func newStatusPage(stop context.Context, s *service, socket string, token func() string) *statusPage {
+	return &statusPage{service: s, socket: socket, stop: stop, token: token, viewers: make(chan struct{}, pageViewers)}
 }
 
-// handler answers with the page. Who may steer the agent sees names of paths there.
+// handler answers with the page. Who may steer the agent, or has the token, sees names of paths there.
 func (p *statusPage) handler() http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		full := callerOf(r.Context()).control
-		if !localHost(r.Host) {
+		if r.TLS == nil && !localHost(r.Host) { // by TLS the client knows whom it asks
 			http.Error(w, "open this page by an address or as localhost", http.StatusMisdirectedRequest)
 			return
+		}
+		full := callerOf(r.Context()).control
+		if given := r.Header.Get("Authorization"); given != "" && !full {
+			if full = p.knows(given); !full {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+				http.Error(w, "this is not the token of api.token_file", http.StatusUnauthorized)
+				return
+			}
 		}
 		h := w.Header()
 		h.Set("Content-Security-Policy", page.Policy)
@@ -68,6 +77,12 @@ func (p *statusPage) handler() http.HandlerFunc {
 		h.Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write(html) // the caller may have left; there is nobody to tell
 	}
+}
+
+// knows tells whether an Authorization header has the token.
+func (p *statusPage) knows(header string) bool {
+	token, given := p.token(), strings.TrimPrefix(header, "Bearer ")
+	return token != "" && given != header && subtle.ConstantTimeCompare([]byte(token), []byte(given)) == 1
 }
 
 // localHost refuses names in the Host header: a page of somebody else could make its own name point here, and read
