@@ -137,6 +137,9 @@ func detailOf(c *connect.Error) *Error {
 
 // unreachable recognises that nobody answered.
 func unreachable(err error) *Error {
+	if e := tlsFailure(err); e != nil {
+		return e
+	}
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok {
 		c, isConnect := errors.AsType[*connect.Error](err)

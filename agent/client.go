@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -26,26 +25,35 @@ type Client struct {
 // maxAnswer bounds one message of an answer.
 const maxAnswer = 64 << 20
 
-// Dial makes a client of the agent at target: the path of a unix socket, or an http URL. It does not connect yet.
-func Dial(target string) (*Client, error) {
+// Dial makes a client of the agent at address: the path of a unix socket, or an http URL. It does not connect yet.
+func Dial(address string) (*Client, error) { return DialTarget(Target{Address: address}) }
+
+// DialTarget is Dial for an agent that may be on another host.
+func DialTarget(t Target) (*Client, error) {
 	transport := &http.Transport{
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true,
+		ForceAttemptHTTP2:   true,
 	}
 	base := "http://agent" // names nobody: the transport knows where the socket is
-	if strings.Contains(target, "://") {
-		u, err := url.Parse(target)
-		if err != nil || u.Host == "" || u.Scheme != "http" {
-			return nil, &Error{Code: CodeBadRequest, Message: "server " + target + ": want http://HOST:PORT", Err: err}
-		}
-		base = strings.TrimSuffix(target, "/")
-	} else if target == "" {
+	var err error
+	switch {
+	case t.Address == "":
 		return nil, &Error{Code: CodeBadRequest, Message: "no socket named", Hint: "name it with --socket or --config"}
-	} else {
+	case t.socket():
 		var dialer net.Dialer
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", target)
+			return dialer.DialContext(ctx, "unix", t.Address)
+		}
+	default:
+		if base, err = t.base(); err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(base, "https:") {
+			if transport.TLSClientConfig, err = t.tls(); err != nil {
+				return nil, err
+			}
 		}
 	}
 	h := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {

@@ -23,14 +23,14 @@ func TestExampleEqualsDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.Network, got.Admins, got.Announce, got.Bootstrap, got.Mirrors, got.Triggers = "", nil, nil, nil, nil, nil // lists are empty either way
+	got.Network, got.Admins, got.Announce, got.Bootstrap, got.Mirrors, got.Triggers, got.LocalRules = "", nil, nil, nil, nil, nil, nil // lists are empty either way
 	want := DefaultConfig()
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("example gives\n%+v\nwant\n%+v", got, want)
 	}
-	for _, key := range append(SettingKeys(), "mirrors", "triggers") {
+	for _, key := range append(SettingKeys(), "mirrors", "triggers", "local_rules") {
 		name := key[strings.LastIndex(key, ".")+1:]
-		if !strings.Contains(string(configs.Example), "\n"+name+":") && !strings.Contains(string(configs.Example), "\n  "+name+":") {
+		if indent := strings.Repeat("  ", strings.Count(key, ".")); !strings.Contains(string(configs.Example), "\n"+indent+name+":") {
 			t.Errorf("the example does not show %s", key)
 		}
 	}
