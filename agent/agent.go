@@ -154,6 +154,9 @@ func (r *running) open() error {
 			p := r.progress()
 			return p.of(asker, of, want)
 		},
+		Listing: func(reader record.PublicKey, fn func(p2p.Shown) error) (int64, error) {
+			return listFor(ownStore{r.store}, reader, fn)
+		},
 	})
 	if err != nil {
 		return openError(err, c)

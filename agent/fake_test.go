@@ -322,6 +322,9 @@ func (n *fakeNetwork) set(paused bool) { n.mu.Lock(); n.paused = paused; n.mu.Un
 func (n *fakeNetwork) Pause()          { n.set(true) }
 func (n *fakeNetwork) Resume()         { n.set(false) }
 func (n *fakeNetwork) Paused() bool    { n.mu.Lock(); defer n.mu.Unlock(); return n.paused }
+func (*fakeNetwork) Compare(context.Context, record.PublicKey) (p2p.Comparison, error) {
+	return p2p.Comparison{}, errors.New("not connected")
+}
 func (*fakeNetwork) Follow(ctx context.Context, _ record.PublicKey, _ []p2p.Placed, _ p2p.Stage) (p2p.Progress, error) {
 	<-ctx.Done()
 	return p2p.Progress{}, errors.New("not connected")

@@ -81,6 +81,8 @@ type network interface {
 	Resume()
 	Paused() bool
 	Addrs() []string
+	// Compare compares what both sides show and may read.
+	Compare(ctx context.Context, peer record.PublicKey) (p2p.Comparison, error)
 	// Follow asks a peer how far it is until all is at the stage, something holds it up, or ctx ends.
 	Follow(ctx context.Context, peer record.PublicKey, of []p2p.Placed, want p2p.Stage) (p2p.Progress, error)
 }

@@ -82,7 +82,7 @@ func (s *service) status() *apiv1.StatusResponse {
 // withoutNames takes out of a status what names paths, or can: messages of alarms and what commands said among it.
 func withoutNames(r *apiv1.StatusResponse) {
 	for _, a := range r.GetAlarms() {
-		a.Message = ""
+		a.Message, a.Subject = "", ""
 	}
 	for i, m := range r.GetMirrors() {
 		if m.GetName() == m.GetPrefix() { // without a name of its own it is called by its prefix

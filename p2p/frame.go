@@ -37,6 +37,8 @@ const (
 	frameDone    byte = 25
 	// 26 asked whether a write is stored, before there was a release.
 	frameProgress byte = 27
+	frameCompare  byte = 28
+	frameListed   byte = 29
 
 	frameWants      byte = 30 // entry streams
 	frameAnswers    byte = 31

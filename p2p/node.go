@@ -55,6 +55,9 @@ type Options struct {
 	// Progress tells a member how far this agent is with versions of paths, at least as far as want, and nothing of what
 	// the member may not read; nil: no question is answered. It is asked often and must not wait.
 	Progress func(asker record.PublicKey, of []Placed, want Stage) Progress
+	// Listing calls fn for every entry that this agent shows and reader may read, and counts the others; nil: it lists
+	// nothing. An error of fn ends it.
+	Listing func(reader record.PublicKey, fn func(Shown) error) (withheld int64, err error)
 	// HostOptions go to libp2p after our own. It is a seam for tests, which put a network in memory below the host.
 	HostOptions []libp2p.Option
 }
@@ -84,6 +87,7 @@ type Node struct {
 	dialBell   chan struct{} // somebody may have to be dialled
 	policyBell chan struct{} // standings and policies have to be looked at
 	syncBell   chan struct{} // a session may need a sync
+	comparing  chan struct{} // a token: comparisons that a peer asks for
 	wantsBell  chan struct{} // the replica wants entries or chunks
 	chunkTurns chan struct{} // tokens
 	received   atomic.Int64  // bytes of frames and messages
@@ -112,6 +116,9 @@ func New(o Options) (*Node, error) {
 	if o.Progress == nil {
 		o.Progress = func(_ record.PublicKey, of []Placed, _ Stage) Progress { return Progress{Of: make([]Reached, len(of))} }
 	}
+	if o.Listing == nil {
+		o.Listing = func(record.PublicKey, func(Shown) error) (int64, error) { return 0, nil }
+	}
 	if len(o.Key) != ed25519.PrivateKeySize {
 		return nil, errors.New("identity key is missing")
 	}
@@ -124,7 +131,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		o: o, log: o.Log, self: record.KeyOf(o.Key), genesis: record.DigestOf(record.GenesisBlock(o.Network, 0)), gate: newGater(o.Log),
 		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
-		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1), chunkTurns: make(chan struct{}, chunkPeers),
+		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1), comparing: make(chan struct{}, 1), chunkTurns: make(chan struct{}, chunkPeers),
 		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, needed: map[record.PublicKey]int{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(), budgets: newBudgets(o.PeerBytes),
 	}
 	n.gate.onBan = func(p peer.ID) { go n.closePeer(p) }

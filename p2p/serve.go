@@ -51,6 +51,8 @@ func (n *Node) serveSync(ctx context.Context, s *session, f *frames) error {
 			have, vectors = nil, 0
 		case frameProgress:
 			err = n.serveProgress(ctx, s, f, payload)
+		case frameCompare:
+			err = n.serveCompare(s, f, payload)
 		case frameAsk:
 			err = n.serveAsk(ctx, s, f, payload)
 		case frameHeads:

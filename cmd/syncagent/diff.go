@@ -8,14 +8,18 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 )
 
-const diffHelp = `Compare this agent with a peer, named by its alias, its name or the end of its ID, by
-what the two told each other: blocks, policy, clock, and what is missing here.
+const diffHelp = `Compare this agent with a peer, named by its alias, its name or the end of its ID: what
+the two told each other of blocks, policy and clock, and path by path what both show and
+may read, without moving a value. Each path that differs is told with what the side that
+is behind lacks: the write has not arrived there, or it has and is not shown, because the
+policy there does not allow it or the clock there is behind.
 
-Equal blocks mean equal content, except for what one of the two may not read. Exit code
-0 if nothing differs, 1 if something does or cannot be known.`
+At most 1,000 paths are printed. Exit code 0 if nothing differs, 1 if something does or
+cannot be known.`
 
 // diffJSON is what diff prints for programs.
 type diffJSON struct {
@@ -23,6 +27,20 @@ type diffJSON struct {
 	Alias   string     `json:"alias"`
 	Equal   bool       `json:"equal"`
 	Reasons []diffLine `json:"reasons"`
+	// What both may read, if the peer could be asked.
+	Here        int64      `json:"here"`
+	There       int64      `json:"there"`
+	Withheld    int64      `json:"withheld"` // shown here, and not for the peer
+	Differences int64      `json:"differences"`
+	Paths       []diffPath `json:"paths"`
+}
+
+type diffPath struct {
+	Path   string `json:"path"`
+	Here   string `json:"here"` // version; empty: nothing is shown
+	There  string `json:"there"`
+	Kind   string `json:"kind"`   // missing_here, missing_there, newer_here, newer_there
+	Reason string `json:"reason"` // not_arrived, not_shown, passed; empty: not known
 }
 
 type diffLine struct {
@@ -48,7 +66,16 @@ func (c *cli) diffCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.printDiff(s, p)
+			lines := differences(s, p)
+			var paths *apiv1.CompareResponse
+			if p.GetConnected() {
+				if paths, err = c.comparePaths(cmd.Context(), p); err != nil {
+					lines = append(lines, diffLine{"unknown", agent.ErrorOf(err).Message})
+				} else if !paths.GetSamePolicy() && p.GetPolicySerial() == s.GetPolicySerial() {
+					lines = append(lines, diffLine{"policy", "its policy has the same serial and is another text"})
+				}
+			}
+			return c.printDiff(s, p, lines, paths)
 		},
 	}
 }
@@ -138,24 +165,84 @@ func differences(s *apiv1.StatusResponse, p *apiv1.Peer) (lines []diffLine) {
 	return lines
 }
 
-func (c *cli) printDiff(s *apiv1.StatusResponse, p *apiv1.Peer) error {
+func (c *cli) comparePaths(ctx context.Context, p *apiv1.Peer) (*apiv1.CompareResponse, error) {
+	client, err := c.dial()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	r, err := client.Agent.Compare(ctx, connect.NewRequest(&apiv1.CompareRequest{PeerId: p.GetPeerId()}))
+	if err != nil {
+		return nil, err
+	}
+	return r.Msg, nil
+}
+
+func (c *cli) printDiff(s *apiv1.StatusResponse, p *apiv1.Peer, lines []diffLine, r *apiv1.CompareResponse) error {
 	name := orDash(p.GetAlias())
-	lines := differences(s, p)
+	equal := len(lines) == 0 && r.GetDifferences() == 0
 	if c.json() {
-		printJSON(c.stdout, diffJSON{p.GetPeerId(), p.GetAlias(), len(lines) == 0, append([]diffLine{}, lines...)})
+		out := diffJSON{p.GetPeerId(), p.GetAlias(), equal, append([]diffLine{}, lines...), r.GetHere(), r.GetThere(), r.GetWithheld(),
+			r.GetDifferences(), []diffPath{}}
+		for _, d := range r.GetPaths() {
+			out.Paths = append(out.Paths, diffPath{d.GetPath(), d.GetHere(), d.GetThere(),
+				enumWord(d.GetKind().String(), "DIFFERENCE_KIND_"), enumWord(d.GetReason().String(), "DIFFERENCE_REASON_")})
+		}
+		printJSON(c.stdout, out)
 	} else {
 		for _, l := range lines {
 			fmt.Fprintf(c.stdout, "%-8s %s\n", l.Code, l.Message)
 		}
-		if len(lines) == 0 && !c.quiet {
-			fmt.Fprintf(c.stdout, "%s has the same blocks and policy\n", name)
+		var rows [][]string
+		for _, d := range r.GetPaths() {
+			rows = append(rows, []string{d.GetPath(), kindWords[d.GetKind()], reasonWords[d.GetReason()]})
 		}
-		if n := s.GetWithheldEntries(); n > 0 && !c.quiet {
-			c.note("%d entries are not for this agent; %s may be entitled to them", n, name)
+		if len(rows) > 0 {
+			table(c.stdout, []string{"PATH", "DIFFERENCE", "WHY"}, rows)
 		}
+		c.noteDiff(s, name, equal, r)
 	}
-	if len(lines) > 0 {
+	if !equal {
 		return failf(exitError, "differs", "this agent and %s differ", name)
 	}
 	return nil
+}
+
+var kindWords = map[apiv1.DifferenceKind]string{
+	apiv1.DifferenceKind_DIFFERENCE_KIND_MISSING_HERE:  "missing here",
+	apiv1.DifferenceKind_DIFFERENCE_KIND_MISSING_THERE: "missing there",
+	apiv1.DifferenceKind_DIFFERENCE_KIND_NEWER_HERE:    "newer here",
+	apiv1.DifferenceKind_DIFFERENCE_KIND_NEWER_THERE:   "newer there",
+}
+
+var reasonWords = map[apiv1.DifferenceReason]string{
+	apiv1.DifferenceReason_DIFFERENCE_REASON_NOT_ARRIVED: "it has not arrived whole",
+	apiv1.DifferenceReason_DIFFERENCE_REASON_NOT_SHOWN:   "it has arrived, and the policy or the clock there keeps it from being shown",
+	apiv1.DifferenceReason_DIFFERENCE_REASON_PASSED:      "it is shown by now",
+}
+
+// enumWord gives MISSING_HERE of an enum as missing_here, and nothing for what is unspecified.
+func enumWord(name, prefix string) string {
+	word := strings.ToLower(strings.TrimPrefix(name, prefix))
+	if word == "unspecified" {
+		return ""
+	}
+	return word
+}
+
+// noteDiff tells a person what the comparison covers.
+func (c *cli) noteDiff(s *apiv1.StatusResponse, name string, equal bool, r *apiv1.CompareResponse) {
+	if more := r.GetDifferences() - int64(len(r.GetPaths())); more > 0 {
+		c.note("%d more paths differ", more)
+	}
+	if equal && !c.quiet {
+		fmt.Fprintf(c.stdout, "%s has the same blocks and policy, and shows the same at %d paths\n", name, r.GetHere())
+	}
+	if n := r.GetWithheld(); n > 0 {
+		c.note("%d entries here are not for %s", n, name)
+	}
+	if n := s.GetWithheldEntries(); n > 0 {
+		c.note("%d entries are not for this agent; %s may be entitled to them", n, name)
+	}
 }

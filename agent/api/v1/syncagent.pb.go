@@ -148,6 +148,117 @@ func (EventType) EnumDescriptor() ([]byte, []int) {
 	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{1}
 }
 
+type DifferenceKind int32
+
+const (
+	DifferenceKind_DIFFERENCE_KIND_UNSPECIFIED   DifferenceKind = 0
+	DifferenceKind_DIFFERENCE_KIND_MISSING_HERE  DifferenceKind = 1
+	DifferenceKind_DIFFERENCE_KIND_MISSING_THERE DifferenceKind = 2
+	DifferenceKind_DIFFERENCE_KIND_NEWER_HERE    DifferenceKind = 3
+	DifferenceKind_DIFFERENCE_KIND_NEWER_THERE   DifferenceKind = 4
+)
+
+// Enum value maps for DifferenceKind.
+var (
+	DifferenceKind_name = map[int32]string{
+		0: "DIFFERENCE_KIND_UNSPECIFIED",
+		1: "DIFFERENCE_KIND_MISSING_HERE",
+		2: "DIFFERENCE_KIND_MISSING_THERE",
+		3: "DIFFERENCE_KIND_NEWER_HERE",
+		4: "DIFFERENCE_KIND_NEWER_THERE",
+	}
+	DifferenceKind_value = map[string]int32{
+		"DIFFERENCE_KIND_UNSPECIFIED":   0,
+		"DIFFERENCE_KIND_MISSING_HERE":  1,
+		"DIFFERENCE_KIND_MISSING_THERE": 2,
+		"DIFFERENCE_KIND_NEWER_HERE":    3,
+		"DIFFERENCE_KIND_NEWER_THERE":   4,
+	}
+)
+
+func (x DifferenceKind) Enum() *DifferenceKind {
+	p := new(DifferenceKind)
+	*p = x
+	return p
+}
+
+func (x DifferenceKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DifferenceKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_agent_api_v1_syncagent_proto_enumTypes[2].Descriptor()
+}
+
+func (DifferenceKind) Type() protoreflect.EnumType {
+	return &file_agent_api_v1_syncagent_proto_enumTypes[2]
+}
+
+func (x DifferenceKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DifferenceKind.Descriptor instead.
+func (DifferenceKind) EnumDescriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{2}
+}
+
+type DifferenceReason int32
+
+const (
+	// Not known.
+	DifferenceReason_DIFFERENCE_REASON_UNSPECIFIED DifferenceReason = 0
+	// The write has not arrived at who lacks it, or not all its entries have.
+	DifferenceReason_DIFFERENCE_REASON_NOT_ARRIVED DifferenceReason = 1
+	// It has arrived, and is not shown: not allowed by the policy there, or dated ahead of the clock there.
+	DifferenceReason_DIFFERENCE_REASON_NOT_SHOWN DifferenceReason = 2
+	// It is shown by now.
+	DifferenceReason_DIFFERENCE_REASON_PASSED DifferenceReason = 3
+)
+
+// Enum value maps for DifferenceReason.
+var (
+	DifferenceReason_name = map[int32]string{
+		0: "DIFFERENCE_REASON_UNSPECIFIED",
+		1: "DIFFERENCE_REASON_NOT_ARRIVED",
+		2: "DIFFERENCE_REASON_NOT_SHOWN",
+		3: "DIFFERENCE_REASON_PASSED",
+	}
+	DifferenceReason_value = map[string]int32{
+		"DIFFERENCE_REASON_UNSPECIFIED": 0,
+		"DIFFERENCE_REASON_NOT_ARRIVED": 1,
+		"DIFFERENCE_REASON_NOT_SHOWN":   2,
+		"DIFFERENCE_REASON_PASSED":      3,
+	}
+)
+
+func (x DifferenceReason) Enum() *DifferenceReason {
+	p := new(DifferenceReason)
+	*p = x
+	return p
+}
+
+func (x DifferenceReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DifferenceReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_agent_api_v1_syncagent_proto_enumTypes[3].Descriptor()
+}
+
+func (DifferenceReason) Type() protoreflect.EnumType {
+	return &file_agent_api_v1_syncagent_proto_enumTypes[3]
+}
+
+func (x DifferenceReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DifferenceReason.Descriptor instead.
+func (DifferenceReason) EnumDescriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{3}
+}
+
 // Entry is one path as the agent shows it.
 type Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3927,6 +4038,241 @@ func (x *ErrorInfo) GetHint() string {
 	return ""
 }
 
+type CompareRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PeerId string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// Paths told, at most 10,000; 0: 1,000.
+	Limit         int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareRequest) Reset() {
+	*x = CompareRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareRequest) ProtoMessage() {}
+
+func (x *CompareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
+func (*CompareRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *CompareRequest) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *CompareRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type CompareResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	SameBlocks bool                   `protobuf:"varint,1,opt,name=same_blocks,json=sameBlocks,proto3" json:"same_blocks,omitempty"`
+	SamePolicy bool                   `protobuf:"varint,2,opt,name=same_policy,json=samePolicy,proto3" json:"same_policy,omitempty"`
+	// Nothing is missing on either side, or waits to be judged by a new policy.
+	Settled bool `protobuf:"varint,3,opt,name=settled,proto3" json:"settled,omitempty"`
+	// Entries that were compared.
+	Here  int64 `protobuf:"varint,4,opt,name=here,proto3" json:"here,omitempty"`
+	There int64 `protobuf:"varint,5,opt,name=there,proto3" json:"there,omitempty"`
+	// Entries shown here that the peer may not read.
+	Withheld int64 `protobuf:"varint,6,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	// In order.
+	Paths []*PathDifference `protobuf:"bytes,7,rep,name=paths,proto3" json:"paths,omitempty"`
+	// Paths that differ, all of them; at least so many.
+	Differences   int64 `protobuf:"varint,8,opt,name=differences,proto3" json:"differences,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareResponse) Reset() {
+	*x = CompareResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareResponse) ProtoMessage() {}
+
+func (x *CompareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareResponse.ProtoReflect.Descriptor instead.
+func (*CompareResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *CompareResponse) GetSameBlocks() bool {
+	if x != nil {
+		return x.SameBlocks
+	}
+	return false
+}
+
+func (x *CompareResponse) GetSamePolicy() bool {
+	if x != nil {
+		return x.SamePolicy
+	}
+	return false
+}
+
+func (x *CompareResponse) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *CompareResponse) GetHere() int64 {
+	if x != nil {
+		return x.Here
+	}
+	return 0
+}
+
+func (x *CompareResponse) GetThere() int64 {
+	if x != nil {
+		return x.There
+	}
+	return 0
+}
+
+func (x *CompareResponse) GetWithheld() int64 {
+	if x != nil {
+		return x.Withheld
+	}
+	return 0
+}
+
+func (x *CompareResponse) GetPaths() []*PathDifference {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *CompareResponse) GetDifferences() int64 {
+	if x != nil {
+		return x.Differences
+	}
+	return 0
+}
+
+// PathDifference is a path at which two agents show different versions; an empty version: nothing is shown.
+type PathDifference struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Here          string                 `protobuf:"bytes,2,opt,name=here,proto3" json:"here,omitempty"`
+	There         string                 `protobuf:"bytes,3,opt,name=there,proto3" json:"there,omitempty"`
+	Kind          DifferenceKind         `protobuf:"varint,4,opt,name=kind,proto3,enum=syncagent.v1.DifferenceKind" json:"kind,omitempty"`
+	Reason        DifferenceReason       `protobuf:"varint,5,opt,name=reason,proto3,enum=syncagent.v1.DifferenceReason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathDifference) Reset() {
+	*x = PathDifference{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathDifference) ProtoMessage() {}
+
+func (x *PathDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathDifference.ProtoReflect.Descriptor instead.
+func (*PathDifference) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *PathDifference) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PathDifference) GetHere() string {
+	if x != nil {
+		return x.Here
+	}
+	return ""
+}
+
+func (x *PathDifference) GetThere() string {
+	if x != nil {
+		return x.There
+	}
+	return ""
+}
+
+func (x *PathDifference) GetKind() DifferenceKind {
+	if x != nil {
+		return x.Kind
+	}
+	return DifferenceKind_DIFFERENCE_KIND_UNSPECIFIED
+}
+
+func (x *PathDifference) GetReason() DifferenceReason {
+	if x != nil {
+		return x.Reason
+	}
+	return DifferenceReason_DIFFERENCE_REASON_UNSPECIFIED
+}
+
 var File_agent_api_v1_syncagent_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_syncagent_proto_rawDesc = "" +
@@ -4204,7 +4550,27 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\tErrorInfo\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint*Y\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"?\n" +
+	"\x0eCompareRequest\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\"\x89\x02\n" +
+	"\x0fCompareResponse\x12\x1f\n" +
+	"\vsame_blocks\x18\x01 \x01(\bR\n" +
+	"sameBlocks\x12\x1f\n" +
+	"\vsame_policy\x18\x02 \x01(\bR\n" +
+	"samePolicy\x12\x18\n" +
+	"\asettled\x18\x03 \x01(\bR\asettled\x12\x12\n" +
+	"\x04here\x18\x04 \x01(\x03R\x04here\x12\x14\n" +
+	"\x05there\x18\x05 \x01(\x03R\x05there\x12\x1a\n" +
+	"\bwithheld\x18\x06 \x01(\x03R\bwithheld\x122\n" +
+	"\x05paths\x18\a \x03(\v2\x1c.syncagent.v1.PathDifferenceR\x05paths\x12 \n" +
+	"\vdifferences\x18\b \x01(\x03R\vdifferences\"\xb8\x01\n" +
+	"\x0ePathDifference\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04here\x18\x02 \x01(\tR\x04here\x12\x14\n" +
+	"\x05there\x18\x03 \x01(\tR\x05there\x120\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x1c.syncagent.v1.DifferenceKindR\x04kind\x126\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x1e.syncagent.v1.DifferenceReasonR\x06reason*Y\n" +
 	"\x05Stage\x12\x15\n" +
 	"\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTAGE_STORED\x10\x01\x12\x12\n" +
@@ -4216,7 +4582,18 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x11EVENT_TYPE_DELETE\x10\x02\x12\x15\n" +
 	"\x11EVENT_TYPE_SYNCED\x10\x03\x12\x14\n" +
 	"\x10EVENT_TYPE_RESET\x10\x04\x12\x15\n" +
-	"\x11EVENT_TYPE_POLICY\x10\x052\xe4\x06\n" +
+	"\x11EVENT_TYPE_POLICY\x10\x05*\xb7\x01\n" +
+	"\x0eDifferenceKind\x12\x1f\n" +
+	"\x1bDIFFERENCE_KIND_UNSPECIFIED\x10\x00\x12 \n" +
+	"\x1cDIFFERENCE_KIND_MISSING_HERE\x10\x01\x12!\n" +
+	"\x1dDIFFERENCE_KIND_MISSING_THERE\x10\x02\x12\x1e\n" +
+	"\x1aDIFFERENCE_KIND_NEWER_HERE\x10\x03\x12\x1f\n" +
+	"\x1bDIFFERENCE_KIND_NEWER_THERE\x10\x04*\x97\x01\n" +
+	"\x10DifferenceReason\x12!\n" +
+	"\x1dDIFFERENCE_REASON_UNSPECIFIED\x10\x00\x12!\n" +
+	"\x1dDIFFERENCE_REASON_NOT_ARRIVED\x10\x01\x12\x1f\n" +
+	"\x1bDIFFERENCE_REASON_NOT_SHOWN\x10\x02\x12\x1c\n" +
+	"\x18DIFFERENCE_REASON_PASSED\x10\x032\xe4\x06\n" +
 	"\x02KV\x12<\n" +
 	"\x03Put\x12\x18.syncagent.v1.PutRequest\x1a\x1b.syncagent.v1.WriteResponse\x12:\n" +
 	"\x03Get\x12\x18.syncagent.v1.GetRequest\x1a\x19.syncagent.v1.GetResponse\x12?\n" +
@@ -4230,7 +4607,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
 	"\x05Clock\x12\x1a.syncagent.v1.ClockRequest\x1a\x1b.syncagent.v1.ClockResponse\x12@\n" +
 	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse\x12F\n" +
-	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse2\xd2\x04\n" +
+	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse2\x9a\x05\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
 	"\x05Peers\x12\x1a.syncagent.v1.PeersRequest\x1a\x1b.syncagent.v1.PeersResponse\x12O\n" +
@@ -4239,7 +4616,8 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\vResumePeers\x12 .syncagent.v1.ResumePeersRequest\x1a!.syncagent.v1.ResumePeersResponse\x127\n" +
 	"\x02ID\x12\x17.syncagent.v1.IDRequest\x1a\x18.syncagent.v1.IDResponse\x12C\n" +
 	"\x06Reload\x12\x1b.syncagent.v1.ReloadRequest\x1a\x1c.syncagent.v1.ReloadResponse\x12X\n" +
-	"\rConfirmMirror\x12\".syncagent.v1.ConfirmMirrorRequest\x1a#.syncagent.v1.ConfirmMirrorResponse\x12E\n" +
+	"\rConfirmMirror\x12\".syncagent.v1.ConfirmMirrorRequest\x1a#.syncagent.v1.ConfirmMirrorResponse\x12F\n" +
+	"\aCompare\x12\x1c.syncagent.v1.CompareRequest\x1a\x1d.syncagent.v1.CompareResponse\x12E\n" +
 	"\x06Backup\x12\x1b.syncagent.v1.BackupRequest\x1a\x1c.syncagent.v1.BackupResponse0\x012\xd9\x02\n" +
 	"\x06Policy\x12=\n" +
 	"\x04Show\x12\x19.syncagent.v1.ShowRequest\x1a\x1a.syncagent.v1.ShowResponse\x12@\n" +
@@ -4260,163 +4638,173 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_syncagent_proto_rawDescData
 }
 
-var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(Stage)(0),                    // 0: syncagent.v1.Stage
 	(EventType)(0),                // 1: syncagent.v1.EventType
-	(*Entry)(nil),                 // 2: syncagent.v1.Entry
-	(*PutRequest)(nil),            // 3: syncagent.v1.PutRequest
-	(*DeleteRequest)(nil),         // 4: syncagent.v1.DeleteRequest
-	(*Op)(nil),                    // 5: syncagent.v1.Op
-	(*BatchRequest)(nil),          // 6: syncagent.v1.BatchRequest
-	(*WriteResponse)(nil),         // 7: syncagent.v1.WriteResponse
-	(*HistoryRequest)(nil),        // 8: syncagent.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 9: syncagent.v1.HistoryResponse
-	(*WaitRequest)(nil),           // 10: syncagent.v1.WaitRequest
-	(*WaitResponse)(nil),          // 11: syncagent.v1.WaitResponse
-	(*HostProgress)(nil),          // 12: syncagent.v1.HostProgress
-	(*RolloutRequest)(nil),        // 13: syncagent.v1.RolloutRequest
-	(*RolloutResponse)(nil),       // 14: syncagent.v1.RolloutResponse
-	(*RestoreRequest)(nil),        // 15: syncagent.v1.RestoreRequest
-	(*ClockRequest)(nil),          // 16: syncagent.v1.ClockRequest
-	(*ClockResponse)(nil),         // 17: syncagent.v1.ClockResponse
-	(*RelayRequest)(nil),          // 18: syncagent.v1.RelayRequest
-	(*GetRequest)(nil),            // 19: syncagent.v1.GetRequest
-	(*GetResponse)(nil),           // 20: syncagent.v1.GetResponse
-	(*ListRequest)(nil),           // 21: syncagent.v1.ListRequest
-	(*ListResponse)(nil),          // 22: syncagent.v1.ListResponse
-	(*CountRequest)(nil),          // 23: syncagent.v1.CountRequest
-	(*CountResponse)(nil),         // 24: syncagent.v1.CountResponse
-	(*WatchRequest)(nil),          // 25: syncagent.v1.WatchRequest
-	(*WatchResponse)(nil),         // 26: syncagent.v1.WatchResponse
-	(*Event)(nil),                 // 27: syncagent.v1.Event
-	(*StatusRequest)(nil),         // 28: syncagent.v1.StatusRequest
-	(*StatusResponse)(nil),        // 29: syncagent.v1.StatusResponse
-	(*Alarm)(nil),                 // 30: syncagent.v1.Alarm
-	(*Peer)(nil),                  // 31: syncagent.v1.Peer
-	(*Mirror)(nil),                // 32: syncagent.v1.Mirror
-	(*Trigger)(nil),               // 33: syncagent.v1.Trigger
-	(*PeersRequest)(nil),          // 34: syncagent.v1.PeersRequest
-	(*PeersResponse)(nil),         // 35: syncagent.v1.PeersResponse
-	(*PausePeersRequest)(nil),     // 36: syncagent.v1.PausePeersRequest
-	(*PausePeersResponse)(nil),    // 37: syncagent.v1.PausePeersResponse
-	(*ResumePeersRequest)(nil),    // 38: syncagent.v1.ResumePeersRequest
-	(*ResumePeersResponse)(nil),   // 39: syncagent.v1.ResumePeersResponse
-	(*ConfirmMirrorRequest)(nil),  // 40: syncagent.v1.ConfirmMirrorRequest
-	(*ConfirmMirrorResponse)(nil), // 41: syncagent.v1.ConfirmMirrorResponse
-	(*IDRequest)(nil),             // 42: syncagent.v1.IDRequest
-	(*IDResponse)(nil),            // 43: syncagent.v1.IDResponse
-	(*ReloadRequest)(nil),         // 44: syncagent.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 45: syncagent.v1.ReloadResponse
-	(*BackupRequest)(nil),         // 46: syncagent.v1.BackupRequest
-	(*BackupResponse)(nil),        // 47: syncagent.v1.BackupResponse
-	(*ShowRequest)(nil),           // 48: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 49: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 50: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 51: syncagent.v1.ApplyResponse
-	(*LogRequest)(nil),            // 52: syncagent.v1.LogRequest
-	(*LogResponse)(nil),           // 53: syncagent.v1.LogResponse
-	(*PolicyText)(nil),            // 54: syncagent.v1.PolicyText
-	(*PreviewRequest)(nil),        // 55: syncagent.v1.PreviewRequest
-	(*PreviewResponse)(nil),       // 56: syncagent.v1.PreviewResponse
-	(*PathChange)(nil),            // 57: syncagent.v1.PathChange
-	(*WrittenRequest)(nil),        // 58: syncagent.v1.WrittenRequest
-	(*WrittenResponse)(nil),       // 59: syncagent.v1.WrittenResponse
-	(*WrittenEntry)(nil),          // 60: syncagent.v1.WrittenEntry
-	(*ErrorInfo)(nil),             // 61: syncagent.v1.ErrorInfo
-	(*timestamppb.Timestamp)(nil), // 62: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 63: google.protobuf.Duration
+	(DifferenceKind)(0),           // 2: syncagent.v1.DifferenceKind
+	(DifferenceReason)(0),         // 3: syncagent.v1.DifferenceReason
+	(*Entry)(nil),                 // 4: syncagent.v1.Entry
+	(*PutRequest)(nil),            // 5: syncagent.v1.PutRequest
+	(*DeleteRequest)(nil),         // 6: syncagent.v1.DeleteRequest
+	(*Op)(nil),                    // 7: syncagent.v1.Op
+	(*BatchRequest)(nil),          // 8: syncagent.v1.BatchRequest
+	(*WriteResponse)(nil),         // 9: syncagent.v1.WriteResponse
+	(*HistoryRequest)(nil),        // 10: syncagent.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 11: syncagent.v1.HistoryResponse
+	(*WaitRequest)(nil),           // 12: syncagent.v1.WaitRequest
+	(*WaitResponse)(nil),          // 13: syncagent.v1.WaitResponse
+	(*HostProgress)(nil),          // 14: syncagent.v1.HostProgress
+	(*RolloutRequest)(nil),        // 15: syncagent.v1.RolloutRequest
+	(*RolloutResponse)(nil),       // 16: syncagent.v1.RolloutResponse
+	(*RestoreRequest)(nil),        // 17: syncagent.v1.RestoreRequest
+	(*ClockRequest)(nil),          // 18: syncagent.v1.ClockRequest
+	(*ClockResponse)(nil),         // 19: syncagent.v1.ClockResponse
+	(*RelayRequest)(nil),          // 20: syncagent.v1.RelayRequest
+	(*GetRequest)(nil),            // 21: syncagent.v1.GetRequest
+	(*GetResponse)(nil),           // 22: syncagent.v1.GetResponse
+	(*ListRequest)(nil),           // 23: syncagent.v1.ListRequest
+	(*ListResponse)(nil),          // 24: syncagent.v1.ListResponse
+	(*CountRequest)(nil),          // 25: syncagent.v1.CountRequest
+	(*CountResponse)(nil),         // 26: syncagent.v1.CountResponse
+	(*WatchRequest)(nil),          // 27: syncagent.v1.WatchRequest
+	(*WatchResponse)(nil),         // 28: syncagent.v1.WatchResponse
+	(*Event)(nil),                 // 29: syncagent.v1.Event
+	(*StatusRequest)(nil),         // 30: syncagent.v1.StatusRequest
+	(*StatusResponse)(nil),        // 31: syncagent.v1.StatusResponse
+	(*Alarm)(nil),                 // 32: syncagent.v1.Alarm
+	(*Peer)(nil),                  // 33: syncagent.v1.Peer
+	(*Mirror)(nil),                // 34: syncagent.v1.Mirror
+	(*Trigger)(nil),               // 35: syncagent.v1.Trigger
+	(*PeersRequest)(nil),          // 36: syncagent.v1.PeersRequest
+	(*PeersResponse)(nil),         // 37: syncagent.v1.PeersResponse
+	(*PausePeersRequest)(nil),     // 38: syncagent.v1.PausePeersRequest
+	(*PausePeersResponse)(nil),    // 39: syncagent.v1.PausePeersResponse
+	(*ResumePeersRequest)(nil),    // 40: syncagent.v1.ResumePeersRequest
+	(*ResumePeersResponse)(nil),   // 41: syncagent.v1.ResumePeersResponse
+	(*ConfirmMirrorRequest)(nil),  // 42: syncagent.v1.ConfirmMirrorRequest
+	(*ConfirmMirrorResponse)(nil), // 43: syncagent.v1.ConfirmMirrorResponse
+	(*IDRequest)(nil),             // 44: syncagent.v1.IDRequest
+	(*IDResponse)(nil),            // 45: syncagent.v1.IDResponse
+	(*ReloadRequest)(nil),         // 46: syncagent.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 47: syncagent.v1.ReloadResponse
+	(*BackupRequest)(nil),         // 48: syncagent.v1.BackupRequest
+	(*BackupResponse)(nil),        // 49: syncagent.v1.BackupResponse
+	(*ShowRequest)(nil),           // 50: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 51: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 52: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 53: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 54: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 55: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 56: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 57: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 58: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 59: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 60: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 61: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 62: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 63: syncagent.v1.ErrorInfo
+	(*CompareRequest)(nil),        // 64: syncagent.v1.CompareRequest
+	(*CompareResponse)(nil),       // 65: syncagent.v1.CompareResponse
+	(*PathDifference)(nil),        // 66: syncagent.v1.PathDifference
+	(*timestamppb.Timestamp)(nil), // 67: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 68: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	62, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	62, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	63, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
-	3,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
-	4,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
-	5,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
-	2,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
-	63, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	67, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	67, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	68, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	5,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
+	6,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
+	7,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
+	4,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
+	68, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
 	0,  // 8: syncagent.v1.WaitRequest.stage:type_name -> syncagent.v1.Stage
-	12, // 9: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
+	14, // 9: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
 	0,  // 10: syncagent.v1.HostProgress.stage:type_name -> syncagent.v1.Stage
-	63, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
-	12, // 12: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
-	2,  // 13: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
-	2,  // 14: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
-	27, // 15: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
+	68, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
+	14, // 12: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
+	4,  // 13: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
+	4,  // 14: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
+	29, // 15: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
 	1,  // 16: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
-	2,  // 17: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
-	30, // 18: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
-	31, // 19: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
-	32, // 20: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
-	33, // 21: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	62, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	31, // 23: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	54, // 24: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	57, // 25: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
-	2,  // 26: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
-	2,  // 27: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	62, // 28: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
-	60, // 29: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
-	2,  // 30: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
-	3,  // 31: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	19, // 32: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	21, // 33: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	23, // 34: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	4,  // 35: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	6,  // 36: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	25, // 37: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	8,  // 38: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
-	10, // 39: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
-	15, // 40: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
-	16, // 41: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
-	18, // 42: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
-	13, // 43: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
-	28, // 44: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	34, // 45: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	36, // 46: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	38, // 47: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	42, // 48: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	44, // 49: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
-	40, // 50: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	46, // 51: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
-	48, // 52: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	50, // 53: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	52, // 54: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	55, // 55: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	58, // 56: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	7,  // 57: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	20, // 58: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	22, // 59: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	24, // 60: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	7,  // 61: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	7,  // 62: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	26, // 63: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	9,  // 64: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	11, // 65: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
-	7,  // 66: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	17, // 67: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	7,  // 68: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	14, // 69: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
-	29, // 70: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	35, // 71: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	37, // 72: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	39, // 73: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	43, // 74: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	45, // 75: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
-	41, // 76: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	47, // 77: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
-	49, // 78: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	51, // 79: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	53, // 80: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	56, // 81: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	59, // 82: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	57, // [57:83] is the sub-list for method output_type
-	31, // [31:57] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	4,  // 17: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
+	32, // 18: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
+	33, // 19: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
+	34, // 20: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
+	35, // 21: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
+	67, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	33, // 23: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
+	56, // 24: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	59, // 25: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	4,  // 26: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
+	4,  // 27: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
+	67, // 28: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	62, // 29: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	4,  // 30: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
+	66, // 31: syncagent.v1.CompareResponse.paths:type_name -> syncagent.v1.PathDifference
+	2,  // 32: syncagent.v1.PathDifference.kind:type_name -> syncagent.v1.DifferenceKind
+	3,  // 33: syncagent.v1.PathDifference.reason:type_name -> syncagent.v1.DifferenceReason
+	5,  // 34: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	21, // 35: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	23, // 36: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	25, // 37: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	6,  // 38: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	8,  // 39: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	27, // 40: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	10, // 41: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	12, // 42: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
+	17, // 43: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	18, // 44: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
+	20, // 45: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
+	15, // 46: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
+	30, // 47: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	36, // 48: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	38, // 49: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	40, // 50: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	44, // 51: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	46, // 52: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
+	42, // 53: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	64, // 54: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
+	48, // 55: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
+	50, // 56: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	52, // 57: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	54, // 58: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	57, // 59: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	60, // 60: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	9,  // 61: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	22, // 62: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	24, // 63: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	26, // 64: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	9,  // 65: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	9,  // 66: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	28, // 67: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	11, // 68: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	13, // 69: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
+	9,  // 70: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	19, // 71: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	9,  // 72: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	16, // 73: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
+	31, // 74: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	37, // 75: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	39, // 76: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	41, // 77: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	45, // 78: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	47, // 79: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	43, // 80: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	65, // 81: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
+	49, // 82: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
+	51, // 83: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	53, // 84: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	55, // 85: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	58, // 86: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	61, // 87: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	61, // [61:88] is the sub-list for method output_type
+	34, // [34:61] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -4440,8 +4828,8 @@ func file_agent_api_v1_syncagent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   60,
+			NumEnums:      4,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -82,6 +82,8 @@ const (
 	AgentReloadProcedure = "/syncagent.v1.Agent/Reload"
 	// AgentConfirmMirrorProcedure is the fully-qualified name of the Agent's ConfirmMirror RPC.
 	AgentConfirmMirrorProcedure = "/syncagent.v1.Agent/ConfirmMirror"
+	// AgentCompareProcedure is the fully-qualified name of the Agent's Compare RPC.
+	AgentCompareProcedure = "/syncagent.v1.Agent/Compare"
 	// AgentBackupProcedure is the fully-qualified name of the Agent's Backup RPC.
 	AgentBackupProcedure = "/syncagent.v1.Agent/Backup"
 	// PolicyShowProcedure is the fully-qualified name of the Policy's Show RPC.
@@ -524,6 +526,9 @@ type AgentClient interface {
 	Reload(context.Context, *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error)
 	// ConfirmMirror agrees to the removals that a mirror of the configuration holds at this moment. It makes them soon.
 	ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error)
+	// Compare compares what this agent and a connected peer show, among what both may read, path by path and without
+	// values.
+	Compare(context.Context, *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error)
 	// Backup streams one state of the store: signed policies, blocks and the entries that the caller may read, compressed
 	// by zstd. Writes go on meanwhile. syncagent restore-backup makes a store of it.
 	Backup(context.Context, *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupResponse], error)
@@ -582,6 +587,12 @@ func NewAgentClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(agentMethods.ByName("ConfirmMirror")),
 			connect.WithClientOptions(opts...),
 		),
+		compare: connect.NewClient[v1.CompareRequest, v1.CompareResponse](
+			httpClient,
+			baseURL+AgentCompareProcedure,
+			connect.WithSchema(agentMethods.ByName("Compare")),
+			connect.WithClientOptions(opts...),
+		),
 		backup: connect.NewClient[v1.BackupRequest, v1.BackupResponse](
 			httpClient,
 			baseURL+AgentBackupProcedure,
@@ -600,6 +611,7 @@ type agentClient struct {
 	iD            *connect.Client[v1.IDRequest, v1.IDResponse]
 	reload        *connect.Client[v1.ReloadRequest, v1.ReloadResponse]
 	confirmMirror *connect.Client[v1.ConfirmMirrorRequest, v1.ConfirmMirrorResponse]
+	compare       *connect.Client[v1.CompareRequest, v1.CompareResponse]
 	backup        *connect.Client[v1.BackupRequest, v1.BackupResponse]
 }
 
@@ -638,6 +650,11 @@ func (c *agentClient) ConfirmMirror(ctx context.Context, req *connect.Request[v1
 	return c.confirmMirror.CallUnary(ctx, req)
 }
 
+// Compare calls syncagent.v1.Agent.Compare.
+func (c *agentClient) Compare(ctx context.Context, req *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error) {
+	return c.compare.CallUnary(ctx, req)
+}
+
 // Backup calls syncagent.v1.Agent.Backup.
 func (c *agentClient) Backup(ctx context.Context, req *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupResponse], error) {
 	return c.backup.CallServerStream(ctx, req)
@@ -655,6 +672,9 @@ type AgentHandler interface {
 	Reload(context.Context, *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error)
 	// ConfirmMirror agrees to the removals that a mirror of the configuration holds at this moment. It makes them soon.
 	ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error)
+	// Compare compares what this agent and a connected peer show, among what both may read, path by path and without
+	// values.
+	Compare(context.Context, *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error)
 	// Backup streams one state of the store: signed policies, blocks and the entries that the caller may read, compressed
 	// by zstd. Writes go on meanwhile. syncagent restore-backup makes a store of it.
 	Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error
@@ -709,6 +729,12 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(agentMethods.ByName("ConfirmMirror")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentCompareHandler := connect.NewUnaryHandler(
+		AgentCompareProcedure,
+		svc.Compare,
+		connect.WithSchema(agentMethods.ByName("Compare")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentBackupHandler := connect.NewServerStreamHandler(
 		AgentBackupProcedure,
 		svc.Backup,
@@ -731,6 +757,8 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 			agentReloadHandler.ServeHTTP(w, r)
 		case AgentConfirmMirrorProcedure:
 			agentConfirmMirrorHandler.ServeHTTP(w, r)
+		case AgentCompareProcedure:
+			agentCompareHandler.ServeHTTP(w, r)
 		case AgentBackupProcedure:
 			agentBackupHandler.ServeHTTP(w, r)
 		default:
@@ -768,6 +796,10 @@ func (UnimplementedAgentHandler) Reload(context.Context, *connect.Request[v1.Rel
 
 func (UnimplementedAgentHandler) ConfirmMirror(context.Context, *connect.Request[v1.ConfirmMirrorRequest]) (*connect.Response[v1.ConfirmMirrorResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.ConfirmMirror is not implemented"))
+}
+
+func (UnimplementedAgentHandler) Compare(context.Context, *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.Compare is not implemented"))
 }
 
 func (UnimplementedAgentHandler) Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error {
