@@ -11,6 +11,9 @@ type kv interface {
 	Commit(*rows) error
 	// Sync makes everything committed so far survive a power cut.
 	Sync() error
+	// Verify reads all that lies on the disk and gives an error that wraps ErrCorrupt if some of it is not what was
+	// written.
+	Verify() error
 	Close() error
 }
 

@@ -68,6 +68,8 @@ func (m *memKV) Sync() error {
 	return nil
 }
 
+func (m *memKV) Verify() error { return nil }
+
 func (m *memKV) Close() error { return nil }
 
 // powerCut gives the disk as a restart finds it when keep of the commits since the last sync reached it.

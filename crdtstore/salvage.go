@@ -62,6 +62,9 @@ func openRows(dir string, log *slog.Logger) (*badgerKV, error) {
 		// Without its MANIFEST badger opens an empty store beside the old tables.
 		return nil, errors.Join(fmt.Errorf("%w: tables are there, but no identity row", ErrCorrupt), err, b.Close())
 	}
+	if err := b.Verify(); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
 	return b, nil
 }
 

@@ -216,6 +216,10 @@ func (s *Store) Close() error {
 // if a turn could not be committed; the store must then be closed and opened again.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.stopped)
+	ctx, rotten := context.WithCancelCause(ctx)
+	patrolled := make(chan struct{})
+	go func() { rotten(s.patrol(ctx)); close(patrolled) }()
+	defer func() { rotten(nil); <-patrolled }()
 	stop, filled := make(chan struct{}), make(chan error, 1)
 	go func() { filled <- s.index.fill(s.kv.View(), stop) }()
 	kept := make(chan struct{})
@@ -231,6 +235,10 @@ func (s *Store) Run(ctx context.Context) error {
 		if err := s.wait(ctx); err != nil {
 			s.queue.fail(ErrClosed)
 			s.failInbox()
+			if rot := context.Cause(ctx); errors.Is(rot, ErrCorrupt) {
+				s.markDamaged(rot)
+				return rot
+			}
 			return nil
 		}
 		if err := s.step(); err != nil {
