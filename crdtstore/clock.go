@@ -1,6 +1,10 @@
 package crdtstore
 
-import "time"
+import (
+	"time"
+
+	"syncagent/crdtstore/fault"
+)
 
 // Clock is the time that a store goes by. It is a seam for tests.
 type Clock interface {
@@ -12,7 +16,7 @@ type systemClock struct{ start time.Time }
 
 func (c systemClock) Now() (time.Time, time.Duration) {
 	now := time.Now()
-	return now, now.Sub(c.start)
+	return now.Add(fault.ClockOffset()), now.Sub(c.start)
 }
 
 // tick gives agent time in Unix milliseconds: the wall clock, but never back, neither by a clock step nor over a

@@ -24,6 +24,7 @@ type fault struct {
 	name  string
 	alone bool // no fault of the network beside it
 	disk  string
+	seam  bool // the program has to be built with the seam for faults
 	begin func(w *world, h *host) error
 	end   func(w *world, h *host) error
 }
@@ -108,7 +109,27 @@ var hostFaults = []fault{
 		}
 		return h.start()
 	}},
-	{name: "damaged store", alone: true, begin: damage},
+	{name: "damaged store", alone: true, begin: func(w *world, h *host) error {
+		return damage(w, h, func(store string) error {
+			manifest := filepath.Join(store, "MANIFEST")
+			if w.r.IntN(2) == 0 {
+				return os.Remove(manifest)
+			}
+			return os.WriteFile(manifest, []byte("not what was there"), 0o600)
+		}, setAside)
+	}},
+	{name: "flipped bytes in the store", alone: true, begin: func(w *world, h *host) error {
+		return damage(w, h, func(store string) error { return flip(w.r, store) }, func(*host) error { return nil })
+	}},
+	{name: "wrong clock", seam: true, begin: func(w *world, h *host) error {
+		h.kill()
+		h.clock = time.Duration(w.r.IntN(240)-120) * time.Second // two hosts stay within the five minutes that are allowed
+		return h.start()
+	}, end: func(_ *world, h *host) error {
+		h.kill()
+		h.clock = 0
+		return nil
+	}},
 	{name: "bootstrap peers gone", alone: true, begin: func(w *world, _ *host) error {
 		for _, h := range w.hosts {
 			h.kill()
@@ -158,23 +179,26 @@ func reboot(w *world, h *host) error {
 	return h.disk.again()
 }
 
-// damage spoils files at rest. What only this host had would be lost with it, so its clients are kept away until all that
-// they were told is on another host.
-func damage(w *world, h *host) error {
+// damage spoils files at rest and says what is to be seen then. What only this host had would be lost with it, so its
+// clients are kept away until all that they were told is on another host.
+func damage(w *world, h *host, spoil func(store string) error, seen func(*host) error) error {
 	h.quiet.Lock()
 	defer h.quiet.Unlock()
 	if err := h.start(); err != nil {
 		return err
 	}
+	// A host's blocks come in the order in which it made them: who has the last one has all.
+	last := map[string]string{fmt.Sprintf("/own/%s/last", h.name): fmt.Sprint(w.r.Uint64())}
+	version, err := h.write(last)
+	if w.history.wrote(h.name, last, version, err); err != nil {
+		return err
+	}
 	other := w.hosts[(h.place+1)%len(w.hosts)]
 	if err := eventually(startLimit, func() error {
-		all, err := other.list("/own/" + h.name)
-		if err != nil {
-			return err
-		}
-		for path, value := range w.history.owned(h.name) {
+		all, err := other.list("/own/" + h.name + "/last")
+		for path, value := range last {
 			if all[path].value != value {
-				return fmt.Errorf("%s does not have %s", other.name, path)
+				return fmt.Errorf("%s does not have %s: %w", other.name, path, err)
 			}
 		}
 		return nil
@@ -183,24 +207,47 @@ func damage(w *world, h *host) error {
 	}
 	h.kill()
 	w.history.forget(h.name)
-	manifest := filepath.Join(h.dir, "data", "store", "MANIFEST")
-	spoil := []byte("not what was there")
-	if w.r.IntN(2) == 0 {
-		if err := os.Remove(manifest); err != nil {
-			return err
-		}
-	} else if err := os.WriteFile(manifest, spoil, 0o600); err != nil {
+	if err := spoil(filepath.Join(h.dir, "data", "store")); err != nil {
 		return err
 	}
 	if err := h.start(); err != nil {
 		return err
 	}
+	return seen(h)
+}
+
+// setAside tells whether the host noticed that its store was damaged.
+func setAside(h *host) error {
 	if !h.alarmed("store-damaged") {
 		return errors.New(h.name + " does not alarm that its store was damaged")
 	}
 	aside, err := filepath.Glob(filepath.Join(h.dir, "data", "store.damaged-*"))
 	if err != nil || len(aside) == 0 {
 		return fmt.Errorf("%s did not set its damaged store aside: %w", h.name, err)
+	}
+	return nil
+}
+
+// flip changes one bit here and there in every table of a store. Whether that shows at the start, at a read or never is
+// up to what lies there; nothing may be lost or wrong by it.
+func flip(r *rand.Rand, store string) error {
+	tables, err := filepath.Glob(filepath.Join(store, "*.sst"))
+	if err != nil {
+		return err
+	}
+	for _, name := range tables {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		for range 3 {
+			if len(b) > 0 {
+				b[r.IntN(len(b))] ^= 1 << r.IntN(8)
+			}
+		}
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			return err
+		}
 	}
 	return nil
 }

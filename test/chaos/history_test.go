@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-
-	apiv1 "syncagent/agent/api/v1"
 )
 
 // history is what clients were told, and what they were not told: a call that failed may have written or not.
@@ -84,18 +82,16 @@ func (y *history) startCounts() {
 	y.failed = 0
 }
 
-// owned gives the acknowledged writes to paths that only this host's clients write.
-func (y *history) owned(host string) map[string]string {
+// busy says whether a host has acknowledged too little for the round to count.
+func (y *history) busy(hosts []*host) error {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	prefix := "/own/" + host + "/"
-	values := map[string]string{}
-	for path, s := range y.acked {
-		if len(path) > len(prefix) && path[:len(prefix)] == prefix {
-			values[path] = s.value
+	for _, h := range hosts {
+		if n := y.counts[h.name]; n < leastAcks {
+			return fmt.Errorf("%s acknowledged %d writes", h.name, n)
 		}
 	}
-	return values
+	return nil
 }
 
 // check compares what a host shows, after all clients ended, with the history.
@@ -172,16 +168,8 @@ func (y *history) writer(h *host, id, first int, r *rand.Rand, stop <-chan struc
 			}
 			continue
 		}
-		var ops []*apiv1.Op
-		for path, v := range values {
-			op := &apiv1.Op{Op: &apiv1.Op_Put{Put: &apiv1.PutRequest{Path: path, Value: []byte(v)}}}
-			if v == "" {
-				op = &apiv1.Op{Op: &apiv1.Op_Delete{Delete: &apiv1.DeleteRequest{Path: path}}}
-			}
-			ops = append(ops, op)
-		}
 		h.quiet.RLock()
-		version, err := h.batch(ops)
+		version, err := h.write(values)
 		y.wrote(h.name, values, version, err)
 		h.quiet.RUnlock()
 	}

@@ -34,6 +34,7 @@ type host struct {
 	lan    *lan
 	disk   *disk
 	client *agent.Client
+	clock  time.Duration // by how much it is off from the next start on
 
 	mu      sync.Mutex // guards process: clients of a host never see it, faults of several hosts run at once
 	process *exec.Cmd
@@ -113,6 +114,9 @@ func (h *host) start() error {
 	}
 	defer r.Close() //nolint:errcheck // it was only read
 	cmd := h.command("agent", "--ready-fd", "3")
+	if h.clock != 0 {
+		cmd.Env = append(cmd.Env, "SYNCAGENT_CLOCK="+h.clock.String())
+	}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{w}
 	err = cmd.Start()
 	_ = w.Close()
@@ -172,7 +176,16 @@ func (h *host) signal(s syscall.Signal) error {
 	return syscall.Kill(h.process.Process.Pid, s)
 }
 
-func (h *host) batch(ops []*apiv1.Op) (version string, err error) {
+// write puts values at paths, all at once; an empty one deletes.
+func (h *host) write(values map[string]string) (version string, err error) {
+	var ops []*apiv1.Op
+	for path, v := range values {
+		op := &apiv1.Op{Op: &apiv1.Op_Put{Put: &apiv1.PutRequest{Path: path, Value: []byte(v)}}}
+		if v == "" {
+			op = &apiv1.Op{Op: &apiv1.Op_Delete{Delete: &apiv1.DeleteRequest{Path: path}}}
+		}
+		ops = append(ops, op)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
 	res, err := h.client.KV.Batch(ctx, connect.NewRequest(&apiv1.BatchRequest{Ops: ops}))

@@ -5,8 +5,8 @@
 // failure.
 //
 // It needs root, iproute2, nftables and util-linux, and xfsprogs and e2fsprogs for faults of disks. What cannot be done
-// on a machine is named. A wrong clock cannot be had for a process here, since no library stands between Go and the
-// kernel: test/virtual has it.
+// on a machine is named. No library stands between Go and the kernel that could give a process a wrong clock, so the
+// agents are built with the seam for faults, which can.
 //
 //	go test ./test/chaos -rounds=7 -seed=N -v
 package chaos
@@ -48,7 +48,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what is left of a temporary directory harms nobody
 	program = filepath.Join(dir, "syncagent")
-	build := exec.Command("go", "build", "-o", program, "syncagent/cmd/syncagent")
+	build := exec.Command("go", "build", "-tags", "faults", "-o", program, "syncagent/cmd/syncagent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
