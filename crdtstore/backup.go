@@ -20,7 +20,7 @@ import (
 // whoever holds the file can leave something out, but not put anything in.
 //
 //	backup = "syncagent backup 1\n" frame*      frame = type(u8) length(u32) payload
-//	head: JSON, for people    policy: signed text    block    entry or stub, of the block before it    chunk    end: SHA-256
+//	head: JSON, for people    policy: signed text    block    entry or stub, of the block before it    chunk: path key, bytes    end: SHA-256
 //
 // The hash covers all before the end frame.
 
@@ -74,7 +74,7 @@ func (s *Store) Backup(ctx context.Context, reader record.PublicKey, head Backup
 	head.Network, head.PeerID, head.Time = s.network.String(), s.self.String(), s.AgentTime().UTC()
 	head.Blocks, head.Entries, head.Missing = int64(n.counters.blocks), int64(n.counters.entries), s.wants.len()
 	head.ViewDigest = hex.EncodeToString(n.counters.viewDigest[:])
-	b := &backup{s: s, view: n.view, policy: n.policy, reader: reader, w: w, sum: sha256.New(), chunks: map[record.ID]bool{}}
+	b := &backup{s: s, view: n.view, policy: n.policy, reader: reader, w: w, sum: sha256.New(), chunks: map[chunkRef]bool{}}
 	b.write([]byte(backupMagic))
 	text, err := json.Marshal(head)
 	if err != nil {
@@ -99,7 +99,7 @@ type backup struct {
 	reader record.PublicKey
 	w      io.Writer
 	sum    hash.Hash
-	chunks map[record.ID]bool // that were written
+	chunks map[chunkRef]bool // that were written
 	err    error
 }
 
@@ -177,13 +177,13 @@ func (b *backup) chunksOf(entry []byte) {
 		return // a stub
 	}
 	l, _ := e.Chunks()
-	for _, id := range l.Chunks {
-		if b.chunks[id] {
+	for _, ref := range refsOf(b.s.network.PathKey(e.Path), l.Chunks) {
+		if b.chunks[ref] {
 			continue
 		}
-		if data, err := b.s.chunks.get(id); err == nil {
-			b.frame(frameChunk, data)
-			b.chunks[id] = true
+		if data, err := b.s.chunks.get(ref); err == nil {
+			b.frame(frameChunk, append(ref.path[:], data...))
+			b.chunks[ref] = true
 		}
 	}
 }

@@ -88,8 +88,8 @@ func TestG1_BackupComesBackElsewhere(t *testing.T) {
 		t.Errorf("restored %d blocks, %d entries, want %d (without genesis), %d", got.Blocks, got.Stats.Entries, want.Blocks-1, want.Entries)
 	}
 	again := n.startOn("a", nil, dir)
-	if files, err := filepath.Glob(filepath.Join(dir, "chunks", "*", "*")); err != nil || len(files) != 5 {
-		t.Errorf("%d files of 5 chunks, %v", len(files), err)
+	if files, err := filepath.Glob(filepath.Join(dir, "chunks", "*", "*")); err != nil || len(files) != 8 {
+		t.Errorf("%d files of 8 chunks, %v", len(files), err)
 	}
 	if again.tree() != tree || again.Stats().ViewDigest != want.ViewDigest || again.BlockDigest() != want.BlockDigest {
 		t.Error("the restored store shows something else")
@@ -115,8 +115,8 @@ func TestG7_BackupHoldsWhatItsReaderMayRead(t *testing.T) {
 	if _, err := restoreTo(n, chunks, "c", backupOf(t, a, "a")); err != nil {
 		t.Fatal(err)
 	}
-	if files, err := filepath.Glob(filepath.Join(chunks, "chunks", "*", "*")); err != nil || len(files) != 3 {
-		t.Errorf("c has %d files of the 3 chunks that it may read, %v", len(files), err)
+	if files, err := filepath.Glob(filepath.Join(chunks, "chunks", "*", "*")); err != nil || len(files) != 6 {
+		t.Errorf("c has %d files of the 6 chunks that it may read, %v", len(files), err)
 	}
 	if bytes.Contains(backup, []byte("/secret/of/a")) || bytes.Contains(backup, []byte("whoever reads all")) {
 		t.Error("the backup for c holds what c may not read")

@@ -1,6 +1,8 @@
 package crdtstore
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,30 +18,62 @@ import (
 // is a seam for tests; chunkDir is the real one. All methods are safe for concurrent use, for different chunks.
 type chunkFiles interface {
 	// Put stores a chunk; when it returns, the chunk survives a power cut.
-	Put(id record.ID, chunk []byte) error
+	Put(ref chunkRef, chunk []byte) error
 	// Get gives what is stored, unchecked; fs.ErrNotExist if nothing is.
-	Get(id record.ID) ([]byte, error)
-	Has(id record.ID) (bool, error)
+	Get(ref chunkRef) ([]byte, error)
+	Has(ref chunkRef) (bool, error)
 	// Remove need not survive a power cut: what comes back is swept at the next start.
-	Remove(id record.ID) error
+	Remove(ref chunkRef) error
 	// Each calls fn for every chunk.
-	Each(fn func(id record.ID) error) error
+	Each(fn func(ref chunkRef) error) error
 }
 
-// chunkDir keeps each chunk in a file DIR/ab/abcd... of its own.
+// chunkRef names a stored chunk. The versions of a path share chunks, two paths do not: else whoever knows a chunk's ID,
+// or guesses its content, could name it in an entry of its own, and be given what it may not read.
+type chunkRef struct {
+	path record.Tag
+	id   record.ID
+}
+
+func refsOf(path record.Tag, ids []record.ID) []chunkRef {
+	refs := make([]chunkRef, len(ids))
+	for i, id := range ids {
+		refs[i] = chunkRef{path, id}
+	}
+	return refs
+}
+
+func compareRefs(a, b chunkRef) int {
+	return cmp.Or(bytes.Compare(a.path[:], b.path[:]), bytes.Compare(a.id[:], b.id[:]))
+}
+
+// chunkDir keeps each chunk in a file DIR/ab/abcd...-0123... of its own, by chunk ID and path key.
 type chunkDir string
 
 // newChunk begins the name of a file that is not complete yet.
 const newChunk = ".new-"
 
-func (d chunkDir) name(id record.ID) string {
-	text := id.String()
+func (d chunkDir) name(ref chunkRef) string {
+	text := ref.id.String() + "-" + hex.EncodeToString(ref.path[:])
 	return filepath.Join(string(d), text[:2], text)
 }
 
+// parseChunkName undoes name.
+func parseChunkName(text string) (ref chunkRef, ok bool) {
+	id, path, _ := strings.Cut(text, "-")
+	rawID, err := hex.DecodeString(id)
+	rawPath, err2 := hex.DecodeString(path)
+	if err != nil || err2 != nil || len(rawID) != len(ref.id) || len(rawPath) != len(ref.path) {
+		return ref, false
+	}
+	copy(ref.id[:], rawID)
+	copy(ref.path[:], rawPath)
+	return ref, true
+}
+
 // Put implements chunkFiles.
-func (d chunkDir) Put(id record.ID, chunk []byte) error {
-	name := d.name(id)
+func (d chunkDir) Put(ref chunkRef, chunk []byte) error {
+	name := d.name(ref)
 	if err := d.put(filepath.Dir(name), name, chunk); err != nil {
 		return fmt.Errorf("store chunk: %w", err)
 	}
@@ -78,11 +112,11 @@ func (d chunkDir) makeDir(dir string) error {
 }
 
 // Get implements chunkFiles.
-func (d chunkDir) Get(id record.ID) ([]byte, error) { return os.ReadFile(d.name(id)) }
+func (d chunkDir) Get(ref chunkRef) ([]byte, error) { return os.ReadFile(d.name(ref)) }
 
 // Has implements chunkFiles.
-func (d chunkDir) Has(id record.ID) (bool, error) {
-	_, err := os.Stat(d.name(id))
+func (d chunkDir) Has(ref chunkRef) (bool, error) {
+	_, err := os.Stat(d.name(ref))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -90,15 +124,15 @@ func (d chunkDir) Has(id record.ID) (bool, error) {
 }
 
 // Remove implements chunkFiles.
-func (d chunkDir) Remove(id record.ID) error {
-	if err := os.Remove(d.name(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (d chunkDir) Remove(ref chunkRef) error {
+	if err := os.Remove(d.name(ref)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove chunk: %w", err)
 	}
 	return nil
 }
 
 // Each implements chunkFiles. Files that a crash left incomplete are removed, so it must not run beside Put.
-func (d chunkDir) Each(fn func(record.ID) error) error {
+func (d chunkDir) Each(fn func(chunkRef) error) error {
 	dirs, err := os.ReadDir(string(d))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list chunks: %w", err)
@@ -109,12 +143,10 @@ func (d chunkDir) Each(fn func(record.ID) error) error {
 			return fmt.Errorf("list chunks: %w", err)
 		}
 		for _, f := range files {
-			var id record.ID
 			if strings.HasPrefix(f.Name(), newChunk) {
 				err = os.Remove(filepath.Join(string(d), sub.Name(), f.Name()))
-			} else if raw, bad := hex.DecodeString(f.Name()); bad == nil && len(raw) == len(id) {
-				copy(id[:], raw)
-				err = fn(id)
+			} else if ref, ok := parseChunkName(f.Name()); ok {
+				err = fn(ref)
 			}
 			if err != nil {
 				return err

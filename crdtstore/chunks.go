@@ -18,15 +18,15 @@ type chunks struct {
 	bell  chan struct{} // tend has work
 
 	mu   sync.Mutex
-	used map[record.ID]int      // slots that use it, as committed
-	pins map[record.ID]int      // uploads and readers that need it
-	idle map[record.ID]struct{} // perhaps needed by nobody
+	used map[chunkRef]int      // slots that use it, as committed
+	pins map[chunkRef]int      // uploads and readers that need it
+	idle map[chunkRef]struct{} // perhaps needed by nobody
 }
 
 func newChunks(files chunkFiles) *chunks {
 	return &chunks{
 		files: files, bell: make(chan struct{}, 1),
-		used: make(map[record.ID]int), pins: make(map[record.ID]int), idle: make(map[record.ID]struct{}),
+		used: make(map[chunkRef]int), pins: make(map[chunkRef]int), idle: make(map[chunkRef]struct{}),
 	}
 }
 
@@ -38,27 +38,27 @@ func (c *chunks) ring() {
 }
 
 // pin keeps chunks from being removed until unpin.
-func (c *chunks) pin(ids []record.ID) { c.count(ids, c.pins, 1) }
+func (c *chunks) pin(refs []chunkRef) { c.count(refs, c.pins, 1) }
 
-func (c *chunks) unpin(ids []record.ID) { c.count(ids, c.pins, -1) }
+func (c *chunks) unpin(refs []chunkRef) { c.count(refs, c.pins, -1) }
 
 // use and unuse take over what a commit changed.
-func (c *chunks) use(ids []record.ID) { c.count(ids, c.used, 1) }
+func (c *chunks) use(refs []chunkRef) { c.count(refs, c.used, 1) }
 
-func (c *chunks) unuse(ids []record.ID) { c.count(ids, c.used, -1) }
+func (c *chunks) unuse(refs []chunkRef) { c.count(refs, c.used, -1) }
 
-func (c *chunks) count(ids []record.ID, in map[record.ID]int, n int) {
-	if len(ids) == 0 {
+func (c *chunks) count(refs []chunkRef, in map[chunkRef]int, n int) {
+	if len(refs) == 0 {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, id := range ids {
-		if in[id] += n; in[id] == 0 {
-			delete(in, id)
+	for _, ref := range refs {
+		if in[ref] += n; in[ref] == 0 {
+			delete(in, ref)
 		}
-		if c.used[id]+c.pins[id] == 0 {
-			c.idle[id] = struct{}{}
+		if c.used[ref]+c.pins[ref] == 0 {
+			c.idle[ref] = struct{}{}
 		}
 	}
 	if len(c.idle) > 0 {
@@ -75,23 +75,23 @@ func (c *chunks) forget() {
 }
 
 // list gives all chunks that are stored.
-func (c *chunks) list() (map[record.ID]bool, error) {
-	here := make(map[record.ID]bool)
-	err := c.files.Each(func(id record.ID) error { here[id] = true; return nil })
+func (c *chunks) list() (map[chunkRef]bool, error) {
+	here := make(map[chunkRef]bool)
+	err := c.files.Each(func(ref chunkRef) error { here[ref] = true; return nil })
 	return here, err
 }
 
-func (c *chunks) isUsed(id record.ID) bool {
+func (c *chunks) isUsed(ref chunkRef) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.used[id] > 0
+	return c.used[ref] > 0
 }
 
 // has tells whether a chunk is stored. For one that is neither used nor pinned the answer may be out of date at once.
-func (c *chunks) has(id record.ID) bool {
+func (c *chunks) has(ref chunkRef) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ok, err := c.files.Has(id)
+	ok, err := c.files.Has(ref)
 	return err == nil && ok
 }
 
@@ -99,28 +99,28 @@ func (c *chunks) has(id record.ID) bool {
 var errChunk = errors.New("chunk is missing or damaged")
 
 // get reads a chunk and checks it. A damaged file is removed, so that the chunk is fetched again.
-func (c *chunks) get(id record.ID) ([]byte, error) {
-	data, err := c.files.Get(id)
+func (c *chunks) get(ref chunkRef) ([]byte, error) {
+	data, err := c.files.Get(ref)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: %s", errChunk, id)
+		return nil, fmt.Errorf("%w: %s", errChunk, ref.id)
 	case errors.Is(err, syscall.EIO): // the disk lost it
 	case err != nil:
 		return nil, fmt.Errorf("read chunk: %w", err)
-	case record.ChunkID(data) == id:
+	case record.ChunkID(data) == ref.id:
 		return data, nil
 	}
-	return nil, errors.Join(fmt.Errorf("%w: %s", errChunk, id), err, c.files.Remove(id))
+	return nil, errors.Join(fmt.Errorf("%w: %s", errChunk, ref.id), err, c.files.Remove(ref))
 }
 
 // put stores a pinned chunk unless it is here, and whole, already.
-func (c *chunks) put(id record.ID, data []byte) error {
-	if c.has(id) {
-		if _, err := c.get(id); err == nil {
+func (c *chunks) put(ref chunkRef, data []byte) error {
+	if c.has(ref) {
+		if _, err := c.get(ref); err == nil {
 			return nil
 		}
 	}
-	return c.files.Put(id, data)
+	return c.files.Put(ref, data)
 }
 
 // sweep removes what nobody needs of the chunks that were idle. Durable must make the commits so far durable: a power
@@ -128,7 +128,7 @@ func (c *chunks) put(id record.ID, data []byte) error {
 func (c *chunks) sweep(durable func() error) error {
 	c.mu.Lock()
 	idle := c.idle
-	c.idle = make(map[record.ID]struct{})
+	c.idle = make(map[chunkRef]struct{})
 	c.mu.Unlock()
 	if len(idle) == 0 {
 		return nil
@@ -137,18 +137,18 @@ func (c *chunks) sweep(durable func() error) error {
 		return err
 	}
 	var err error
-	for id := range idle {
-		err = errors.Join(err, c.removeIdle(id))
+	for ref := range idle {
+		err = errors.Join(err, c.removeIdle(ref))
 	}
 	return err
 }
 
 // removeIdle removes a chunk unless somebody needs it by now: whoever does has said so under the same lock.
-func (c *chunks) removeIdle(id record.ID) error {
+func (c *chunks) removeIdle(ref chunkRef) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.used[id]+c.pins[id] > 0 {
+	if c.used[ref]+c.pins[ref] > 0 {
 		return nil
 	}
-	return c.files.Remove(id)
+	return c.files.Remove(ref)
 }

@@ -24,10 +24,10 @@ func (t *turn) countChunks(key record.Tag, s *slot) {
 	switch {
 	case now && !s.counted:
 		t.rows.set(chunkedKey(key, s.version), nil)
-		t.used = append(t.used, s.chunks)
+		t.used = append(t.used, refsOf(key, s.chunks))
 	case !now && s.counted:
 		t.rows.delete(chunkedKey(key, s.version))
-		t.unused = append(t.unused, s.chunks)
+		t.unused = append(t.unused, refsOf(key, s.chunks))
 	}
 	s.counted = now
 }
@@ -65,11 +65,11 @@ func (t *turn) takeChunks() error {
 
 // useChunks takes over what the commit said, before anybody is told of it.
 func (t *turn) useChunks() {
-	for _, ids := range t.used {
-		t.s.chunks.use(ids)
+	for _, refs := range t.used {
+		t.s.chunks.use(refs)
 	}
-	for _, ids := range t.unused {
-		t.s.chunks.unuse(ids)
+	for _, refs := range t.unused {
+		t.s.chunks.unuse(refs)
 	}
 	if t.s.wants.look() {
 		t.s.chunks.ring()
@@ -126,9 +126,10 @@ func (s *Store) loadChunks() error {
 		if err != nil {
 			return false, err
 		}
-		s.chunks.use(sl.chunks)
-		lost := func(id record.ID) bool { return !here[id] }
-		if !sl.lacking && !sl.torn && slices.ContainsFunc(sl.chunks, lost) {
+		refs := refsOf(key, sl.chunks)
+		s.chunks.use(refs)
+		lost := func(ref chunkRef) bool { return !here[ref] }
+		if !sl.lacking && !sl.torn && slices.ContainsFunc(refs, lost) {
 			s.queue.add(&chunkNews{key, version, true})
 		}
 		return true, nil
@@ -139,8 +140,8 @@ func (s *Store) loadChunks() error {
 	if len(s.queue.chunks) > 0 {
 		s.alarm("corrupt", fmt.Sprintf("chunks of %d large values are missing in data_dir/chunks; they are fetched again", len(s.queue.chunks)))
 	}
-	for _, id := range slices.SortedFunc(maps.Keys(here), compareIDs) {
-		if err := s.chunks.removeIdle(id); err != nil {
+	for _, ref := range slices.SortedFunc(maps.Keys(here), compareRefs) {
+		if err := s.chunks.removeIdle(ref); err != nil {
 			return err
 		}
 	}
@@ -162,6 +163,6 @@ func loadSlot(v view, key record.Tag, version record.Version) (*slot, error) {
 }
 
 // carriedOver tells, while a damaged store is built anew, that all of these chunks are still here.
-func (s *Store) carriedOver(ids []record.ID) bool {
-	return s.carried != nil && !slices.ContainsFunc(ids, func(id record.ID) bool { return !s.carried[id] })
+func (s *Store) carriedOver(key record.Tag, ids []record.ID) bool {
+	return s.carried != nil && !slices.ContainsFunc(ids, func(id record.ID) bool { return !s.carried[chunkRef{key, id}] })
 }

@@ -23,7 +23,7 @@ func (w *wants) look() bool {
 }
 
 // complete looks which chunks lack, and gives the values that lack none any more.
-func (w *wants) complete(has func(record.ID) bool) (whole []*chunkNews) {
+func (w *wants) complete(has func(chunkRef) bool) (whole []*chunkNews) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.large = slices.DeleteFunc(w.large, func(o *want) bool { return o.gone })
@@ -34,7 +34,7 @@ func (w *wants) complete(has func(record.ID) bool) (whole []*chunkNews) {
 		if o.missing == nil {
 			o.missing = make(map[record.ID]bool)
 			for _, id := range o.chunks {
-				if !has(id) {
+				if !has(chunkRef{o.PathKey, id}) {
 					o.missing[id] = true
 				}
 			}
@@ -50,7 +50,7 @@ func (w *wants) complete(has func(record.ID) bool) (whole []*chunkNews) {
 // chunksFor gives up to limit chunks that peer may be asked for now, those of one value after those of another, as they
 // came: so that values become complete one by one. Of a path the highest version, a lower one only when somebody did
 // not have the higher ones.
-func (w *wants) chunksFor(peer record.PublicKey, p *acl.Policy, now int64, limit int, has func(record.ID) bool) (out []record.ChunkWant, whole bool) {
+func (w *wants) chunksFor(peer record.PublicKey, p *acl.Policy, now int64, limit int, has func(chunkRef) bool) (out []record.ChunkWant, whole bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, o := range w.large {
@@ -58,14 +58,15 @@ func (w *wants) chunksFor(peer record.PublicKey, p *acl.Policy, now int64, limit
 			continue
 		}
 		for _, id := range o.chunks {
+			ref := chunkRef{o.PathKey, id}
 			switch {
-			case !o.missing[id] || w.asked[id] > now:
-			case has(id): // it came for another value
+			case !o.missing[id] || w.asked[ref] > now:
+			case has(ref): // it came for another version
 				delete(o.missing, id)
 			case len(out) == limit:
 				return out, whole
 			default:
-				w.asked[id] = now + askChunkAgain
+				w.asked[ref] = now + askChunkAgain
 				out = append(out, record.ChunkWant{PathKey: o.PathKey, Version: o.Version, Chunk: id})
 			}
 		}
@@ -125,7 +126,7 @@ func (w *wants) free(cs ...record.ChunkWant) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range cs {
-		delete(w.asked, c.Chunk)
+		delete(w.asked, chunkRef{c.PathKey, c.Chunk})
 	}
 }
 
@@ -154,14 +155,14 @@ func (s *Store) TakeChunk(_ context.Context, from record.PublicKey, want record.
 		s.wants.free(want)
 		return fmt.Errorf("%w: not the chunk that was asked for", record.ErrFormat)
 	}
-	ids := []record.ID{want.Chunk}
-	s.chunks.pin(ids)
-	defer s.chunks.unpin(ids) // and if the value was dropped meanwhile, the chunk goes again
+	ref := chunkRef{want.PathKey, want.Chunk}
+	s.chunks.pin([]chunkRef{ref})
+	defer s.chunks.unpin([]chunkRef{ref}) // and if the value was dropped meanwhile, the chunk goes again
 	defer s.wants.free(want)
 	if tags, ok := s.wants.wanted(want); !ok || !s.Policy().MayRead(s.self, tags) {
 		return nil
 	}
-	if err := s.chunks.put(want.Chunk, a.Entry); err != nil {
+	if err := s.chunks.put(ref, a.Entry); err != nil {
 		return err
 	}
 	if s.wants.came(want) {
@@ -185,9 +186,9 @@ func (s *Store) ServeChunk(reader record.PublicKey, w record.ChunkWant) record.A
 	if !s.Policy().MayRead(reader, s.network.Tags(sl.path)) && !fault.Planted("serve-anybody") {
 		return record.Answer{Status: record.Denied}
 	}
-	data, err := s.chunks.get(w.Chunk)
+	data, err := s.chunks.get(chunkRef{w.PathKey, w.Chunk})
 	if err != nil {
-		_ = s.lost(sl, w.PathKey, w.Chunk, err) // the peer asks another; here it is noted
+		_ = s.lost(sl, chunkRef{w.PathKey, w.Chunk}, err) // the peer asks another; here it is noted
 		return record.Answer{}
 	}
 	return record.Answer{Status: record.Here, Entry: data}

@@ -16,16 +16,17 @@ func (s *Store) Content(i *Item) io.ReadCloser {
 	if i.Chunks == nil {
 		return io.NopCloser(bytes.NewReader(i.Value))
 	}
-	s.chunks.pin(i.Chunks)
-	return &content{s: s, slot: slot{version: i.Version, path: i.Path}, left: i.Chunks, pins: i.Chunks}
+	refs := refsOf(s.network.PathKey(i.Path), i.Chunks)
+	s.chunks.pin(refs)
+	return &content{s: s, slot: slot{version: i.Version, path: i.Path}, left: refs, pins: refs}
 }
 
 // content reads chunks in order.
 type content struct {
 	s    *Store
 	slot slot // whose value it is
-	left []record.ID
-	pins []record.ID
+	left []chunkRef
+	pins []chunkRef
 	buf  []byte
 }
 
@@ -36,7 +37,7 @@ func (c *content) Read(p []byte) (int, error) {
 		}
 		data, err := c.s.chunks.get(c.left[0])
 		if err != nil {
-			return 0, c.s.lost(&c.slot, c.s.network.PathKey(c.slot.path), c.left[0], err)
+			return 0, c.s.lost(&c.slot, c.left[0], err)
 		}
 		c.buf, c.left = data, c.left[1:]
 	}
@@ -69,7 +70,7 @@ func (c *content) Close() error {
 }
 
 // lost tells of a chunk that a slot needs and that cannot be read, and has it fetched again.
-func (s *Store) lost(sl *slot, key record.Tag, chunk record.ID, cause error) error {
+func (s *Store) lost(sl *slot, chunk chunkRef, cause error) error {
 	if !errors.Is(cause, errChunk) {
 		return fmt.Errorf("read %s: %w", sl.path, cause)
 	}
@@ -78,25 +79,26 @@ func (s *Store) lost(sl *slot, key record.Tag, chunk record.ID, cause error) err
 	}
 	s.alarm("corrupt", "a part of the value of "+sl.path+" is damaged or missing in data_dir/chunks; it is fetched again from the other agents")
 	select {
-	case s.inbox <- &chunkNews{key, sl.version, true}:
+	case s.inbox <- &chunkNews{chunk.path, sl.version, true}:
 	case <-s.stopped:
 	}
 	return fmt.Errorf("read %s: %w: %w", sl.path, ErrCorrupt, cause)
 }
 
-// Reuse makes the large value of an item ready for another write, without reading it. It fails with ErrNotFound if the
+// Reuse makes the value of an item ready for another write of its path, without reading it. It fails with ErrNotFound if the
 // version was dropped meanwhile, with ErrCorrupt if a chunk is lost.
 func (s *Store) Reuse(i *Item) (*Upload, error) {
-	u := &Upload{s: s, value: i.Value}
+	u := &Upload{s: s, path: i.Path, value: i.Value}
 	if i.Chunks == nil {
 		return u, nil
 	}
-	u.list, u.pins = record.ChunkList{Size: uint64(i.Size), Chunks: i.Chunks}, i.Chunks
+	u.list = record.ChunkList{Size: uint64(i.Size), Chunks: i.Chunks}
+	u.pins = refsOf(s.network.PathKey(i.Path), i.Chunks)
 	s.chunks.pin(u.pins)
-	for _, id := range u.pins {
-		if !s.chunks.has(id) {
+	for _, ref := range u.pins {
+		if !s.chunks.has(ref) {
 			u.Close()
-			return nil, s.lost(&slot{version: i.Version, path: i.Path}, s.network.PathKey(i.Path), id, errChunk)
+			return nil, s.lost(&slot{version: i.Version, path: i.Path}, ref, errChunk)
 		}
 	}
 	return u, nil

@@ -23,9 +23,9 @@ func largeValue(seed uint64, n int) string {
 	return string(b)
 }
 
-func (nd *node) upload(value string) *Upload {
+func (nd *node) upload(path, value string) *Upload {
 	nd.t.Helper()
-	u, err := nd.Upload(context.Background(), strings.NewReader(value), 64<<20)
+	u, err := nd.Upload(context.Background(), path, strings.NewReader(value), 64<<20)
 	if err != nil {
 		nd.t.Fatalf("%s: upload: %v", nd.name, err)
 	}
@@ -38,7 +38,7 @@ func (nd *node) putLarge(pathsAndValues ...string) record.Version {
 	nd.t.Helper()
 	var ops []Op
 	for i := 0; i < len(pathsAndValues); i += 2 {
-		u := nd.upload(pathsAndValues[i+1])
+		u := nd.upload(pathsAndValues[i], pathsAndValues[i+1])
 		defer u.Close()
 		ops = append(ops, Op{Path: pathsAndValues[i], Upload: u})
 	}
@@ -49,7 +49,7 @@ func (nd *node) putLarge(pathsAndValues ...string) record.Version {
 	return v
 }
 
-func (nd *node) chunkCount() int { return len(nd.disk.chunks.ids()) }
+func (nd *node) chunkCount() int { return len(nd.disk.chunks.refs()) }
 
 func TestLargeValueIsReadBack(t *testing.T) {
 	_, a, _, _ := three(t, 1)
@@ -74,12 +74,12 @@ func TestLargeValueIsReadBack(t *testing.T) {
 // TestUploadOverTheLimitLeavesNothing holds that what is too large, or breaks off, is refused and its chunks go.
 func TestUploadOverTheLimitLeavesNothing(t *testing.T) {
 	_, a, _, _ := three(t, 1)
-	_, err := a.Upload(context.Background(), strings.NewReader(largeValue(1, 1<<20+1)), 1<<20)
+	_, err := a.Upload(context.Background(), "/p/x", strings.NewReader(largeValue(1, 1<<20+1)), 1<<20)
 	if !errors.Is(err, ErrTooLarge) {
 		t.Errorf("over the limit: %v", err)
 	}
 	broken := errors.New("broken off")
-	_, err = a.Upload(context.Background(), &failingReader{strings.NewReader(largeValue(1, 1<<20)), broken}, 2<<20)
+	_, err = a.Upload(context.Background(), "/p/x", &failingReader{strings.NewReader(largeValue(1, 1<<20)), broken}, 2<<20)
 	if !errors.Is(err, broken) {
 		t.Errorf("broken off: %v", err)
 	}
@@ -177,40 +177,38 @@ func TestFetchOfALargeValueResumes(t *testing.T) {
 	}
 }
 
-// TestChunksAreShared holds that a chunk is stored once, stays while a version that is kept needs it, and goes with the
-// last one.
+// TestChunksAreShared holds that the versions of a path store a chunk once, that it stays while a version that is kept
+// needs it, and goes with the last one. Two paths share nothing.
 func TestChunksAreShared(t *testing.T) {
 	n, a, b, _ := three(t, 1)
 	common := largeValue(3, 4*record.ChunkSize)
 	a.putLarge("/p/one", common+"1")
-	a.putLarge("/p/two", common+"2")
+	a.putLarge("/p/one", common+"2")
 	if got := a.chunkCount(); got != 6 {
 		t.Errorf("%d chunks for 4 shared ones and 2 ends", got)
 	}
+	a.putLarge("/p/two", common+"2")
 	meet(a, b)
-	if got := b.fetchChunks(a); got != 6 {
-		t.Errorf("%d chunks were fetched, 6 would do", got)
+	if got := b.fetchChunks(a); got != 10 {
+		t.Errorf("%d chunks were fetched for two versions that are shown", got)
 	}
-	b.fetchChunks(a)
-	if b.get("/p/one") != common+"1" || b.get("/p/two") != common+"2" {
+	if b.get("/p/one") != common+"2" || b.get("/p/two") != common+"2" {
 		t.Error("b does not show both")
 	}
-	a.put("/p/one", "small now")
-	meet(a, b)
 	n.clock.advance(8 * 24 * time.Hour)
-	a.put("/p/tick", "x")
-	a.put("/p/one", "and again")
+	a.putLarge("/p/one", common+"3")
 	for range 3 {
 		a.tended()
 	}
-	if got := a.chunkCount(); got != 5 || a.get("/p/two") != common+"2" {
-		t.Errorf("%d chunks when only one of two paths needs them, 5 are right", got)
+	if got := a.chunkCount(); got != 5+6 || a.get("/p/one") != common+"3" {
+		t.Errorf("%d chunks, those of two versions of one path and of the other path are 11", got)
 	}
-	if _, err := a.Write(context.Background(), []Op{{Path: "/p/two", Delete: true}}); err != nil {
+	if _, err := a.Write(context.Background(), []Op{{Path: "/p/one", Delete: true}, {Path: "/p/two", Delete: true}}); err != nil {
 		t.Fatal(err)
 	}
 	n.clock.advance(8 * 24 * time.Hour)
-	a.put("/p/two", "gone")
+	a.put("/p/one", "small")
+	a.put("/p/two", "small")
 	for range 3 {
 		a.tended()
 	}
@@ -219,12 +217,38 @@ func TestChunksAreShared(t *testing.T) {
 	}
 }
 
+// TestG7_NamingAChunkGivesNothing holds that who knows the ID of a chunk is not given it by naming it in an entry.
+func TestG7_NamingAChunkGivesNothing(t *testing.T) {
+	n := newTestNet(t, 1)
+	policy := n.policy([]string{"a", "c"}, "a / rw", "c /open rw", "* peer")
+	a, c := n.start("a", nil), n.start("c", nil)
+	a.apply(policy)
+	c.apply(policy)
+	a.putLarge("/secret/x", largeValue(5, 2*record.ChunkSize))
+	u := c.upload("/open/y", largeValue(6, 2*record.ChunkSize))
+	for i, ref := range a.disk.chunks.refs() {
+		u.list.Chunks[i] = ref.id
+	}
+	if _, err := c.Write(context.Background(), []Op{{Path: "/open/y", Upload: u}}); err != nil {
+		t.Fatal(err)
+	}
+	a.pull(c)
+	a.tended()
+	want := record.ChunkWant{PathKey: n.id.PathKey("/open/y"), Version: mustShow(t, c, "/open/y"), Chunk: u.list.Chunks[0]}
+	if got := a.ServeChunk(c.self, want); got.Status != record.NotHere {
+		t.Errorf("c got status %d", got.Status)
+	}
+	if got := a.get("/open/y"); got != "-" {
+		t.Errorf("a shows %d bytes at the path of c", len(got))
+	}
+}
+
 // TestUploadOfAChunkThatIsJustDropped holds that an upload keeps what it found here.
 func TestUploadOfAChunkThatIsJustDropped(t *testing.T) {
 	n, a, _, _ := three(t, 1)
 	value := largeValue(4, 2*record.ChunkSize)
 	a.putLarge("/p/x", value)
-	u := a.upload(value)
+	u := a.upload("/p/x", value)
 	if _, err := a.Write(context.Background(), []Op{{Path: "/p/x", Delete: true}}); err != nil {
 		t.Fatal(err)
 	}
@@ -232,17 +256,17 @@ func TestUploadOfAChunkThatIsJustDropped(t *testing.T) {
 	a.put("/p/x", "something")
 	a.tended()
 	a.tended()
-	if _, err := a.Write(context.Background(), []Op{{Path: "/p/y", Upload: u}}); err != nil {
+	if _, err := a.Write(context.Background(), []Op{{Path: "/p/x", Upload: u}}); err != nil {
 		t.Fatal(err)
 	}
 	u.Close()
 	a.tended()
-	if a.get("/p/y") != value {
+	if a.get("/p/x") != value {
 		t.Error("the value is not what it was")
 	}
 	a.stop()
 	a = n.start("a", a.disk.powerCut(1<<30))
-	if a.get("/p/y") != value {
+	if a.get("/p/x") != value {
 		t.Error("the value is not what it was after a restart")
 	}
 }
@@ -266,8 +290,8 @@ func TestG7_LargeValueStaysWhereItMayBeRead(t *testing.T) {
 		t.Fatalf("on disk: b %v, c %v", b.disk.has(needle), c.disk.has(needle))
 	}
 	var wants []record.ChunkWant
-	for _, id := range b.disk.chunks.ids() {
-		wants = append(wants, record.ChunkWant{PathKey: n.id.PathKey("/secret/x"), Version: mustShow(t, a, "/secret/x"), Chunk: id})
+	for _, ref := range b.disk.chunks.refs() {
+		wants = append(wants, record.ChunkWant{PathKey: ref.path, Version: mustShow(t, a, "/secret/x"), Chunk: ref.id})
 	}
 	c.putLarge("/open/y", largeValue(6, 2*record.ChunkSize))
 	a.pull(c)
@@ -300,11 +324,11 @@ func TestLostChunkIsFetchedAgain(t *testing.T) {
 		a.putLarge("/p/x", value)
 		meet(a, b)
 		b.fetchChunks(a)
-		id := b.disk.chunks.ids()[1]
+		ref := b.disk.chunks.refs()[1]
 		if harm == "flip" {
-			b.disk.chunks.files[id][7] ^= 1
+			b.disk.chunks.files[ref][7] ^= 1
 		} else {
-			delete(b.disk.chunks.files, id)
+			delete(b.disk.chunks.files, ref)
 		}
 		if harm == "remove before a start" {
 			b.stop()
@@ -342,7 +366,7 @@ func TestLargeValueExpires(t *testing.T) {
 	n, a, b, _ := three(t, 1)
 	a.put("/p/x", "older")
 	meet(a, b)
-	u := a.upload(largeValue(8, 3*record.ChunkSize))
+	u := a.upload("/p/x", largeValue(8, 3*record.ChunkSize))
 	ops := []Op{{Path: "/p/x", Upload: u, Expires: time.UnixMilli(n.clock.wall).Add(time.Minute)}}
 	if _, err := a.Write(context.Background(), ops); err != nil {
 		t.Fatal(err)
@@ -378,7 +402,7 @@ func TestLargeValueOnDisk(t *testing.T) {
 	first := a.putLarge("/p/x", old)
 	a.putLarge("/p/x", value)
 	a.stop()
-	orphan, half := strings.Repeat("ab", 32), filepath.Join(dir, "chunks", "ab", newChunk+"123")
+	orphan, half := strings.Repeat("ab", 32)+"-"+strings.Repeat("cd", 16), filepath.Join(dir, "chunks", "ab", newChunk+"123")
 	if err := os.MkdirAll(filepath.Dir(half), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -428,7 +452,7 @@ func TestLargeValueOnDisk(t *testing.T) {
 // TestRelayOfALargeValueNeedsItsChunks holds that a client's write is taken only with all chunks of its values.
 func TestRelayOfALargeValueNeedsItsChunks(t *testing.T) {
 	_, a, _, _ := three(t, 1)
-	u := a.upload(largeValue(11, 2*record.ChunkSize))
+	u := a.upload("/p/x", largeValue(11, 2*record.ChunkSize))
 	e := &record.Entry{Kind: record.KindChunked, Path: "/p/x", Value: u.list.Encode()}
 	e.Salt[0] = 1
 	hlc, err := a.HLCFor([]string{e.Path})
@@ -437,15 +461,15 @@ func TestRelayOfALargeValueNeedsItsChunks(t *testing.T) {
 	}
 	w := &record.Write{Author: record.KeyOf(testKey("b")), HLC: hlc, Slots: []record.Slot{{Entry: e.ID(), Tags: a.network.Tags(e.Path)}}}
 	w.Sign(testKey("b"), a.network)
-	id := u.list.Chunks[1]
-	data, _ := a.disk.chunks.Get(id)
-	if err := a.disk.chunks.Remove(id); err != nil {
+	ref := u.pins[1]
+	data, _ := a.disk.chunks.Get(ref)
+	if err := a.disk.chunks.Remove(ref); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Relay(context.Background(), w, [][]byte{e.Encode()}); !errors.Is(err, record.ErrFormat) {
 		t.Errorf("without a chunk: %v", err)
 	}
-	if err := a.disk.chunks.Put(id, data); err != nil {
+	if err := a.disk.chunks.Put(ref, data); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Relay(context.Background(), w, [][]byte{e.Encode()}); err != nil {

@@ -17,8 +17,8 @@ type writeRequest struct {
 	relay   *record.Write // signed by a client, in place of ops
 	entries [][]byte      // of relay
 	done    chan writeResult
-	chunks  *chunks     // where pins are held until the answer
-	pins    []record.ID // chunks of large values
+	chunks  *chunks    // where pins are held until the answer
+	pins    []chunkRef // of large values
 }
 
 // answer ends the request. Its chunks are used by slots now, or not needed.
@@ -332,6 +332,9 @@ func checkOps(ops []Op) error {
 			return &record.PathError{Path: op.Path, Reason: "named twice in one write"}
 		}
 		seen[op.Path] = true
+		if op.Upload != nil && op.Upload.path != op.Path {
+			return &record.PathError{Path: op.Path, Reason: "the value was uploaded for another path"}
+		}
 		if len(op.Value) > record.MaxInlineValue {
 			return fmt.Errorf("%w: the value of %s is %d bytes, the limit is %d", ErrTooLarge, op.Path, len(op.Value), record.MaxInlineValue)
 		}

@@ -6,25 +6,23 @@ import (
 	"maps"
 	"slices"
 	"sync"
-
-	"syncagent/crdtstore/record"
 )
 
 // memChunks keeps chunks in memory. What was put survives a power cut; what was removed comes back by one.
 type memChunks struct {
 	mu      sync.Mutex
-	files   map[record.ID][]byte
-	removed map[record.ID][]byte
+	files   map[chunkRef][]byte
+	removed map[chunkRef][]byte
 	puts    int
 	// before is called before every put; an error is what the disk answers.
 	before func() error
 }
 
 func newMemChunks() *memChunks {
-	return &memChunks{files: map[record.ID][]byte{}, removed: map[record.ID][]byte{}}
+	return &memChunks{files: map[chunkRef][]byte{}, removed: map[chunkRef][]byte{}}
 }
 
-func (m *memChunks) Put(id record.ID, chunk []byte) error {
+func (m *memChunks) Put(ref chunkRef, chunk []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.before != nil {
@@ -32,51 +30,51 @@ func (m *memChunks) Put(id record.ID, chunk []byte) error {
 			return err
 		}
 	}
-	m.files[id] = bytes.Clone(chunk)
+	m.files[ref] = bytes.Clone(chunk)
 	m.puts++
 	return nil
 }
 
-func (m *memChunks) Get(id record.ID) ([]byte, error) {
+func (m *memChunks) Get(ref chunkRef) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	data, ok := m.files[id]
+	data, ok := m.files[ref]
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
 	return bytes.Clone(data), nil
 }
 
-func (m *memChunks) Has(id record.ID) (bool, error) {
+func (m *memChunks) Has(ref chunkRef) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, ok := m.files[id]
+	_, ok := m.files[ref]
 	return ok, nil
 }
 
-func (m *memChunks) Remove(id record.ID) error {
+func (m *memChunks) Remove(ref chunkRef) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if data, ok := m.files[id]; ok {
-		m.removed[id] = data
-		delete(m.files, id)
+	if data, ok := m.files[ref]; ok {
+		m.removed[ref] = data
+		delete(m.files, ref)
 	}
 	return nil
 }
 
-func (m *memChunks) Each(fn func(record.ID) error) error {
-	for _, id := range m.ids() {
-		if err := fn(id); err != nil {
+func (m *memChunks) Each(fn func(chunkRef) error) error {
+	for _, ref := range m.refs() {
+		if err := fn(ref); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (m *memChunks) ids() []record.ID {
+func (m *memChunks) refs() []chunkRef {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(m.files), compareIDs)
+	return slices.SortedFunc(maps.Keys(m.files), compareRefs)
 }
 
 func (m *memChunks) powerCut() *memChunks {

@@ -21,8 +21,8 @@ func (s *Store) Relay(ctx context.Context, w *record.Write, entries [][]byte) (r
 }
 
 // checkRelay holds what can be said of a client's write without the rows, and gives the chunks that it needs.
-func (s *Store) checkRelay(w *record.Write, entries [][]byte) (chunks []record.ID, err error) {
-	bad := func(format string, args ...any) ([]record.ID, error) {
+func (s *Store) checkRelay(w *record.Write, entries [][]byte) (chunks []chunkRef, err error) {
+	bad := func(format string, args ...any) ([]chunkRef, error) {
 		return nil, fmt.Errorf("%w: %s", record.ErrFormat, fmt.Sprintf(format, args...))
 	}
 	// What goes into a block must parse there.
@@ -47,12 +47,13 @@ func (s *Store) checkRelay(w *record.Write, entries [][]byte) (chunks []record.I
 			return nil, fmt.Errorf("%w: more than %d MiB in one write", ErrTooLarge, record.MaxWriteBytes>>20)
 		}
 		l, _ := e.Chunks()
-		for _, id := range l.Chunks {
-			if !s.chunks.has(id) {
-				return bad("chunk %s of entry %d is not here", id, i)
+		refs := refsOf(w.Slots[i].PathKey(), l.Chunks)
+		for _, ref := range refs {
+			if !s.chunks.has(ref) {
+				return bad("chunk %s of entry %d is not here", ref.id, i)
 			}
 		}
-		chunks = append(chunks, l.Chunks...)
+		chunks = append(chunks, refs...)
 	}
 	return chunks, nil
 }

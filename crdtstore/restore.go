@@ -273,7 +273,7 @@ func (s *Store) restore(ctx context.Context, b *BackupReader, policies [][]byte)
 	if err := s.restorePolicies(append(policies, b.Policies...)); err != nil {
 		return out, err
 	}
-	s.carried = make(map[record.ID]bool)
+	s.carried = make(map[chunkRef]bool)
 	var batch []record.Parcel
 	size := 0
 	flush := func() error {
@@ -307,10 +307,15 @@ func (s *Store) restore(ctx context.Context, b *BackupReader, policies [][]byte)
 }
 
 // restoreChunk stores a chunk for the entries that follow.
-func (s *Store) restoreChunk(data []byte) error {
-	id := record.ChunkID(data)
-	s.carried[id] = true
-	return s.chunks.files.Put(id, data)
+func (s *Store) restoreChunk(frame []byte) error {
+	var ref chunkRef
+	if len(frame) <= len(ref.path) {
+		return fmt.Errorf("%w: a chunk of %d bytes", ErrBackup, len(frame))
+	}
+	data := frame[copy(ref.path[:], frame):]
+	ref.id = record.ChunkID(data)
+	s.carried[ref] = true
+	return s.chunks.files.Put(ref, data)
 }
 
 func (s *Store) restorePolicies(texts [][]byte) error {

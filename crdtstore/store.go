@@ -101,8 +101,8 @@ type Store struct {
 	lastSync  time.Duration
 	postponed []record.Tag // paths of writes that are ready, but did not fit into the turn
 	turn      *turn
-	full      bool               // the reserve of free disk is used up
-	carried   map[record.ID]bool // chunks that are here while a store is built of a damaged one or a backup, else nil
+	full      bool              // the reserve of free disk is used up
+	carried   map[chunkRef]bool // chunks that are here while a store is built of a damaged one or a backup, else nil
 
 	// Shared with readers.
 	force      atomic.Pointer[inForce]

@@ -41,8 +41,8 @@ type turn struct {
 	size    int                  // bytes of rows that are certain to come
 	feed    []feedItem
 	local   []*localWrite
-	used    [][]record.ID // chunks of values that the turn took in
-	unused  [][]record.ID // and of those that it dropped
+	used    [][]chunkRef // chunks of values that the turn took in
+	unused  [][]chunkRef // and of those that it dropped
 	out     []record.Outgoing
 }
 
@@ -287,7 +287,7 @@ func (t *turn) deliver(p *pathState, s *slot, data []byte) error {
 		return nil
 	}
 	s.describe(e, size)
-	s.lacking = s.chunked && !isStub && !t.s.carriedOver(s.chunks)
+	s.lacking = s.chunked && !isStub && !t.s.carriedOver(p.key, s.chunks)
 	t.keep(s, data, isStub)
 	return nil
 }

@@ -20,9 +20,10 @@ const (
 // Upload is a value that is ready for a write. The chunks of a large one are durable, and stay until Close.
 type Upload struct {
 	s     *Store
+	path  string
 	value []byte           // of a small one
 	list  record.ChunkList // of a large one
-	pins  []record.ID
+	pins  []chunkRef
 }
 
 // Size is the length of the value in bytes.
@@ -34,16 +35,16 @@ func (u *Upload) Close() {
 	u.pins = nil
 }
 
-// Upload reads a value of at most limit bytes to its end and stores its chunks. The caller has to close what it gets.
+// Upload reads a value of at most limit bytes to its end and stores its chunks, for writes of this path. The caller has to close what it gets.
 // Errors: ErrTooLarge, ErrDiskFull, and what r fails with.
-func (s *Store) Upload(ctx context.Context, r io.Reader, limit int64) (*Upload, error) {
+func (s *Store) Upload(ctx context.Context, path string, r io.Reader, limit int64) (*Upload, error) {
 	select {
 	case s.uploads <- struct{}{}:
 		defer func() { <-s.uploads }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	u := &Upload{s: s}
+	u := &Upload{s: s, path: path}
 	in := bufio.NewReaderSize(io.LimitReader(r, limit+1), 4096)
 	chunk, err := readChunk(in)
 	if err == nil {
@@ -67,16 +68,17 @@ func (s *Store) Upload(ctx context.Context, r io.Reader, limit int64) (*Upload, 
 func (u *Upload) store(ctx context.Context, chunk []byte, in io.Reader) error {
 	writers, failing := errgroup.WithContext(ctx)
 	writers.SetLimit(chunkWriters)
+	key := u.s.network.PathKey(u.path)
 	var err error
 	for err == nil && len(chunk) > 0 && failing.Err() == nil {
 		if err = u.s.checkRoom(); err != nil {
 			break
 		}
-		id, data := record.ChunkID(chunk), chunk
-		u.s.chunks.pin([]record.ID{id})
-		u.pins = append(u.pins, id)
-		u.list.Chunks, u.list.Size = append(u.list.Chunks, id), u.list.Size+uint64(len(chunk))
-		writers.Go(func() error { return u.s.chunks.put(id, data) })
+		data, ref := chunk, chunkRef{key, record.ChunkID(chunk)}
+		u.s.chunks.pin([]chunkRef{ref})
+		u.pins = append(u.pins, ref)
+		u.list.Chunks, u.list.Size = append(u.list.Chunks, ref.id), u.list.Size+uint64(len(chunk))
+		writers.Go(func() error { return u.s.chunks.put(ref, data) })
 		chunk, err = readChunk(in)
 	}
 	if failed := writers.Wait(); failed != nil {

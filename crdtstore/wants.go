@@ -16,7 +16,7 @@ type wants struct {
 	byPath map[record.Tag][]*want // highest version first
 	large  []*want                // those for chunks, in the order in which they came; some are gone already
 	unseen bool                   // of some of large the files were not looked at yet
-	asked  map[record.ID]int64    // chunks that were given out, until when nobody else is asked
+	asked  map[chunkRef]int64     // chunks that were given out, until when nobody else is asked
 	count  int
 	bell   bool // wants were added since the bell was last read
 }
@@ -46,7 +46,7 @@ const (
 )
 
 func newWants() *wants {
-	return &wants{byPath: make(map[record.Tag][]*want), asked: make(map[record.ID]int64)}
+	return &wants{byPath: make(map[record.Tag][]*want), asked: make(map[chunkRef]int64)}
 }
 
 // update sets what is wanted of a path and keeps the rows in step. Slots come highest first.
