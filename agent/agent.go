@@ -144,6 +144,7 @@ func (r *running) open() error {
 	if err != nil {
 		return openError(err, c)
 	}
+	r.store.LimitValues(int64(c.Limits.Value))
 	p2p.SetLibraryLog(warnings{a.log.With("part", "libp2p").Handler()})
 	r.node, err = p2p.New(p2p.Options{
 		Key: a.key, Network: a.network, Name: c.AgentName(), Version: a.options.Version,

@@ -64,6 +64,7 @@ type LimitsConfig struct {
 	Watches     int  `yaml:"watches"`
 	PeerBytes   Size `yaml:"peer_bytes"`
 	PeerOrigins int  `yaml:"peer_origins"`
+	Value       Size `yaml:"value"`
 }
 
 // LogConfig says what is logged and how.
@@ -91,7 +92,7 @@ func DefaultConfig() Config {
 			HTTP:       "127.0.0.1:7425",
 		},
 		Store:   StoreConfig{MinFree: 256 << 20, History: Duration(7 * 24 * time.Hour)},
-		Limits:  LimitsConfig{Requests: 1024, Watches: 10000, PeerBytes: 32 << 20, PeerOrigins: 1024},
+		Limits:  LimitsConfig{Requests: 1024, Watches: 10000, Value: 64 << 20, PeerBytes: 32 << 20, PeerOrigins: 1024},
 		Log:     LogConfig{Level: "info", Format: "auto"},
 		Metrics: MetricsConfig{Libp2p: true},
 	}

@@ -18,6 +18,9 @@ import (
 // minHistory is how long superseded entries are kept in any case: the view's rules depend on it.
 const minHistory = Duration(7 * 24 * time.Hour)
 
+// maxValue is the most that limits.value can be; the format would hold twice that.
+const maxValue = 1 << 30
+
 // maxSocketPath is what a unix socket address holds on Linux, without the final zero byte.
 const maxSocketPath = 107
 
@@ -62,6 +65,9 @@ func (c *Config) Check() Faults {
 		k.add("limits.peer_bytes", "want 64KiB to 1TiB, not %s", c.Limits.PeerBytes)
 	}
 	checkRange(&k, "limits.peer_origins", c.Limits.PeerOrigins, 1, 1<<20)
+	if c.Limits.Value < record.MaxInlineValue || c.Limits.Value > maxValue {
+		k.add("limits.value", "want 256KiB to 1GiB, not %s", c.Limits.Value)
+	}
 	c.checkMirrors(&k)
 	c.checkTriggers(&k)
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

@@ -23,7 +23,8 @@ func opOfPut(r *apiv1.PutRequest, now time.Time) (crdtstore.Op, error) {
 		return op, err
 	}
 	if len(op.Value) > record.MaxInlineValue {
-		return op, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("value of %s: %d bytes, the limit is %d", op.Path, len(op.Value), record.MaxInlineValue)}
+		return op, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("value of %s: %d bytes, the limit here is %d", op.Path, len(op.Value), record.MaxInlineValue),
+			Hint: "a larger one is written alone: by Upload, syncagent put PATH @FILE, or PUT " + rawPrefix + op.Path}
 	}
 	if r.Mode != nil {
 		if *r.Mode == 0 || *r.Mode > 0o777 {
@@ -179,6 +180,9 @@ func (l *labels) entry(i *crdtstore.Item) *apiv1.Entry {
 		Size:    i.Size,
 		Deleted: i.Deleted,
 		Value:   i.Value,
+	}
+	if i.Chunks != nil {
+		e.Large, e.LargeId = true, largeID(i)
 	}
 	if i.Mode != 0 {
 		mode := uint32(i.Mode)

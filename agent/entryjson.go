@@ -19,6 +19,7 @@ type EntryJSON struct {
 	Mode    *string `json:"mode"`    // octal; null when the writer gave none
 	Expires *string `json:"expires"` // RFC 3339; null: never
 	Value   *string `json:"value_base64,omitempty"`
+	Large   bool    `json:"large,omitempty"` // the value is too large to be here
 	Deleted bool    `json:"deleted,omitempty"`
 }
 
@@ -26,7 +27,7 @@ type EntryJSON struct {
 func NewEntryJSON(e *apiv1.Entry) EntryJSON {
 	out := EntryJSON{
 		Path: e.GetPath(), Version: e.GetVersion(), HLC: e.GetHlc(), Author: e.GetAuthor(), Alias: e.GetAlias(),
-		Size: e.GetSize(), Deleted: e.GetDeleted(),
+		Size: e.GetSize(), Large: e.GetLarge(), Deleted: e.GetDeleted(),
 	}
 	if e.Mode != nil {
 		m := fmt.Sprintf("%04o", e.GetMode())
@@ -56,6 +57,7 @@ type EventJSON struct {
 	Size    *int64  `json:"size,omitempty"` // of a put
 	Mode    *string `json:"mode,omitempty"`
 	Value   *string `json:"value_base64,omitempty"`
+	Large   bool    `json:"large,omitempty"`
 }
 
 var eventNames = map[apiv1.EventType]string{
@@ -78,7 +80,7 @@ func NewEventJSON(e *apiv1.Event) EventJSON {
 	}
 	if e.GetType() == apiv1.EventType_EVENT_TYPE_PUT {
 		full := NewEntryJSON(entry)
-		out.Size, out.Mode, out.Value = &full.Size, full.Mode, full.Value
+		out.Size, out.Mode, out.Value, out.Large = &full.Size, full.Mode, full.Value, full.Large
 	}
 	return out
 }

@@ -105,6 +105,22 @@ func (f *fakeStore) Write(_ context.Context, ops []crdtstore.Op) (record.Version
 	return v, nil
 }
 
+// Upload and Reuse are for large values, which tests of the API give a real store.
+func (f *fakeStore) Upload(_ context.Context, path string, r io.Reader) (*crdtstore.Upload, error) {
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("upload %s: %w", path, crdtstore.ErrTooLarge)
+}
+
+func (f *fakeStore) Reuse(*crdtstore.Item) (*crdtstore.Upload, error) {
+	return nil, crdtstore.ErrNotFound
+}
+
+func (f *fakeStore) Content(i *crdtstore.Item) io.ReadCloser {
+	return io.NopCloser(bytes.NewReader(i.Value))
+}
+
 func (f *fakeStore) ring() {
 	close(f.changed)
 	f.changed = make(chan struct{})

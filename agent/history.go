@@ -74,40 +74,29 @@ func (k *kv) history(ctx context.Context, path string, values bool) ([]crdtstore
 // over: it may have passed, and the new write is another one.
 func (k *kv) Restore(ctx context.Context, r *connect.Request[apiv1.RestoreRequest]) (*connect.Response[apiv1.WriteResponse], error) {
 	path := r.Msg.GetPath()
-	want, err := preconditionOf(r.Msg.GetVersion(), false)
-	if err == nil && want == nil {
-		err = badRequest("name a version")
-	}
-	if err != nil {
-		return nil, err
+	if r.Msg.GetVersion() == "" {
+		return nil, badRequest("name a version")
 	}
 	op := crdtstore.Op{Path: path}
+	var err error
 	if op.IfVersion, err = preconditionOf(r.Msg.GetIfVersion(), false); err != nil {
 		return nil, err
 	}
 	if err := checkWritable(path); err != nil {
 		return nil, err
 	}
-	items, err := k.history(ctx, path, true)
+	item, err := k.version(ctx, path, r.Msg.GetVersion())
 	if err != nil {
 		return nil, err
 	}
-	for i := range items {
-		item := &items[i]
-		switch {
-		case !sameVersion(*want, item.Version):
-			continue
-		case item.Deleted:
-			return nil, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("version %s of %s is a delete or has expired", r.Msg.GetVersion(), path),
-				Hint: "syncagent rm deletes; syncagent history shows which versions have a value"}
-		case item.Size < 0:
-			return nil, &Error{Code: CodeNotFound, Message: fmt.Sprintf("version %s of %s is known, but its value is no longer held here", r.Msg.GetVersion(), path),
-				Hint: "superseded values are kept for store.history; another agent may keep them longer"}
+	op.Value, op.Mode = item.Value, item.Mode
+	if item.Chunks != nil {
+		if op.Upload, err = k.store.Reuse(&item); err != nil {
+			return nil, err
 		}
-		op.Value, op.Mode = item.Value, item.Mode
-		return k.write(ctx, []crdtstore.Op{op})
+		defer op.Upload.Close()
 	}
-	return nil, unknownVersion(path, r.Msg.GetVersion())
+	return k.write(ctx, []crdtstore.Op{op})
 }
 
 // sameVersion compares where want may stand for any index of its write.

@@ -66,6 +66,20 @@ func (k *kv) write(ctx context.Context, ops []crdtstore.Op) (*connect.Response[a
 	}), nil
 }
 
+// mayCommit tells a caller that may not write so, before its value comes.
+func (k *kv) mayCommit(ctx context.Context, ops []crdtstore.Op) error {
+	p := k.store.Policy()
+	if err := callerOf(ctx).mayWrite(p, ops); err != nil {
+		return err
+	}
+	for i := range ops {
+		if !p.MayWritePath(k.self, ops[i].Path) {
+			return fmt.Errorf("write %s: %w", ops[i].Path, crdtstore.ErrDenied)
+		}
+	}
+	return nil
+}
+
 // commit is the one way of callers to the store's Write.
 func (k *kv) commit(ctx context.Context, ops []crdtstore.Op) (record.Version, error) {
 	if err := callerOf(ctx).mayWrite(k.store.Policy(), ops); err != nil {
@@ -108,6 +122,9 @@ func (k *kv) Get(ctx context.Context, r *connect.Request[apiv1.GetRequest]) (*co
 	item, err := k.get(ctx, r.Msg.GetPath(), !r.Msg.GetWithoutValue())
 	if err != nil {
 		return nil, err
+	}
+	if item.Chunks != nil && !r.Msg.GetWithoutValue() {
+		return nil, tooLargeFor(&item)
 	}
 	l := labels{policy: k.store.Policy()}
 	e := l.entry(&item)

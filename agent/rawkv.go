@@ -66,6 +66,9 @@ func (k *kv) serveRaw(w http.ResponseWriter, r *http.Request) error {
 	case http.MethodPut:
 		return k.rawPut(w, r, path)
 	case http.MethodDelete:
+		if err := checkWritable(path); err != nil {
+			return err
+		}
 		op := crdtstore.Op{Path: path, Delete: true, MustExist: true}
 		if op.IfVersion, err = rawPrecondition(r); err != nil {
 			return err
@@ -81,6 +84,8 @@ func (k *kv) rawGet(w http.ResponseWriter, r *http.Request, path string) error {
 	if err != nil {
 		return err
 	}
+	content := k.store.Content(&item)
+	defer content.Close() //nolint:errcheck // read only
 	var l labels
 	l.policy = k.store.Policy()
 	e := l.entry(&item)
@@ -103,12 +108,20 @@ func (k *kv) rawGet(w http.ResponseWriter, r *http.Request, path string) error {
 	}
 	h.Set("Content-Length", strconv.FormatInt(item.Size, 10))
 	if r.Method == http.MethodGet {
-		_, _ = w.Write(item.Value) // the caller may have left; there is nobody to tell
+		if _, err := io.Copy(pieces{ctx: r.Context(), Writer: w}, content); err != nil {
+			return errors.Join(errCutOff, err)
+		}
 	}
 	return nil
 }
 
+// errCutOff says that an answer had begun when it failed: only a connection that breaks can still tell the caller.
+var errCutOff = errors.New("answer is cut off")
+
 func (k *kv) rawPut(w http.ResponseWriter, r *http.Request, path string) error {
+	if err := checkWritable(path); err != nil {
+		return err
+	}
 	op := crdtstore.Op{Path: path}
 	var err error
 	if op.IfVersion, err = rawPrecondition(r); err != nil {
@@ -128,20 +141,18 @@ func (k *kv) rawPut(w http.ResponseWriter, r *http.Request, path string) error {
 		}
 		op.Expires = k.now().Add(d)
 	}
-	op.Value, err = io.ReadAll(http.MaxBytesReader(w, r.Body, record.MaxInlineValue))
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &Error{Code: CodeTooLarge, Message: fmt.Sprintf("value of %s: the limit is %d bytes", path, record.MaxInlineValue)}
+	if err := k.mayCommit(r.Context(), []crdtstore.Op{op}); err != nil {
+		return err // before the value comes
 	}
+	done, err := k.take(r.Context(), &op, pieces{ctx: r.Context(), Reader: r.Body})
 	if err != nil {
-		return &Error{Code: CodeBadRequest, Message: "the request's body broke off", Err: err}
+		return err
 	}
+	defer done()
 	return k.rawWrite(w, r, op)
 }
 
 func (k *kv) rawWrite(w http.ResponseWriter, r *http.Request, op crdtstore.Op) error {
-	if err := checkWritable(op.Path); err != nil {
-		return err
-	}
 	v, err := k.commit(r.Context(), []crdtstore.Op{op})
 	if err != nil {
 		return err

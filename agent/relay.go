@@ -31,14 +31,18 @@ func (k *kv) Clock(_ context.Context, r *connect.Request[apiv1.ClockRequest]) (*
 }
 
 func (k *kv) Relay(ctx context.Context, r *connect.Request[apiv1.RelayRequest]) (*connect.Response[apiv1.WriteResponse], error) {
-	w, err := record.ParseWrite(r.Msg.GetWrite(), k.self)
+	return k.relay(ctx, r.Msg)
+}
+
+func (k *kv) relay(ctx context.Context, r *apiv1.RelayRequest) (*connect.Response[apiv1.WriteResponse], error) {
+	w, err := record.ParseWrite(r.GetWrite(), k.self)
 	if err != nil {
 		return nil, badRequest("write: %v", err)
 	}
 	if w.Sig == nil { // it would be taken for our own
 		return nil, badRequest("write: it has no signature of its author")
 	}
-	for i, b := range r.Msg.GetEntries() {
+	for i, b := range r.GetEntries() {
 		e, err := record.ParseEntry(b)
 		if err != nil {
 			return nil, badRequest("entry %d: %v", i+1, err)
@@ -47,7 +51,7 @@ func (k *kv) Relay(ctx context.Context, r *connect.Request[apiv1.RelayRequest]) 
 			return nil, err
 		}
 	}
-	v, err := k.store.Relay(ctx, w, r.Msg.GetEntries())
+	v, err := k.store.Relay(ctx, w, r.GetEntries())
 	if errors.Is(err, record.ErrFormat) {
 		return nil, badRequest("write: %v", err)
 	}

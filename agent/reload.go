@@ -8,7 +8,7 @@ import (
 
 // reloadable are the settings that Reload can put in force.
 var reloadable = []string{"api.tls.cert", "api.tls.client_ca", "api.tls.key", "api.token_file", "bootstrap", "limits.requests",
-	"limits.watches", "limits.peer_bytes", "limits.peer_origins", "local_rules", "log.level", "mirrors", "triggers"}
+	"limits.value", "limits.watches", "limits.peer_bytes", "limits.peer_origins", "local_rules", "log.level", "mirrors", "triggers"}
 
 // Reload puts those settings of c in force that can change while the agent runs. It returns the key paths that changed
 // and were applied, and those that wait for a restart. Files in triggers_dir are read again in any case. On an error
@@ -65,6 +65,7 @@ func (r *running) apply(c *Config, mirrors bool) error {
 		r.server.limit(c.Limits)
 	}
 	useDoors()
+	r.store.LimitValues(int64(c.Limits.Value))
 	return nil
 }
 

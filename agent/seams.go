@@ -18,6 +18,11 @@ type store interface {
 	// Relay makes a write that a client signed durable; HLCFor gives the time to sign it with.
 	Relay(ctx context.Context, w *record.Write, entries [][]byte) (record.Version, error)
 	HLCFor(paths []string) (record.HLC, error)
+	// Upload stores a large value for a write; Reuse takes that of an earlier version. What they give must be closed.
+	Upload(ctx context.Context, path string, r io.Reader) (*crdtstore.Upload, error)
+	Reuse(i *crdtstore.Item) (*crdtstore.Upload, error)
+	// Content reads the value of an item of any size that was got with its value.
+	Content(i *crdtstore.Item) io.ReadCloser
 	// Snapshot opens one state of the store for reading; it must be closed.
 	Snapshot() (snapshot, error)
 	// Watch calls fn for every event until ctx ends or fn fails. A slow fn delays nobody else.

@@ -143,7 +143,8 @@ func refuse(w http.ResponseWriter, r *http.Request, err error) {
 func (s *server) raw(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	err := s.kv.serveRaw(w, r)
-	if err != nil {
+	cutOff := errors.Is(err, errCutOff)
+	if err != nil && !cutOff {
 		writeHTTPError(w, err)
 	}
 	method := "raw other"
@@ -152,6 +153,9 @@ func (s *server) raw(w http.ResponseWriter, r *http.Request) {
 		method = "raw " + strings.ToLower(r.Method)
 	}
 	s.answered(r.Context(), method, false, err, time.Since(start))
+	if cutOff {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // answered counts and logs a request. The log names no path and no value.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"time"
 
@@ -15,19 +16,52 @@ const (
 
 type controllerKey struct{}
 
+// controller sets the deadlines of a request's connection.
+type controller struct {
+	*http.ResponseController
+	timeout time.Duration // for the request, or its next piece, to arrive
+}
+
 // withController puts the connection's deadlines within reach of a handler that only has a context, and gives the request
 // timeout to arrive and to be answered.
 func withController(w http.ResponseWriter, r *http.Request, timeout time.Duration) *http.Request {
-	c := http.NewResponseController(w)
+	c := controller{http.NewResponseController(w), timeout}
 	_ = c.SetReadDeadline(time.Now().Add(timeout)) // not every writer can; then other limits hold
 	return r.WithContext(context.WithValue(r.Context(), controllerKey{}, c))
 }
 
 // clearReadDeadline lets a stream stay open: its request is here, and nothing more is expected.
 func clearReadDeadline(ctx context.Context) {
-	if c, ok := ctx.Value(controllerKey{}).(*http.ResponseController); ok {
+	if c, ok := ctx.Value(controllerKey{}).(controller); ok {
 		_ = c.SetReadDeadline(time.Time{})
 	}
+}
+
+// extendReadDeadline gives the next piece of a request time to arrive.
+func extendReadDeadline(ctx context.Context) {
+	if c, ok := ctx.Value(controllerKey{}).(controller); ok {
+		_ = c.SetReadDeadline(time.Now().Add(c.timeout))
+	}
+}
+
+// pieces reads or writes the body of a request that may take long, as long as something moves.
+type pieces struct {
+	ctx context.Context //nolint:containedctx // lives as long as the one call it serves
+	io.Reader
+	io.Writer
+}
+
+func (p pieces) Read(b []byte) (int, error) {
+	extendReadDeadline(p.ctx)
+	return p.Reader.Read(b)
+}
+
+func (p pieces) Write(b []byte) (int, error) {
+	if c, ok := p.ctx.Value(controllerKey{}).(controller); ok {
+		_ = c.SetWriteDeadline(time.Now().Add(sendTimeout))
+		defer c.SetWriteDeadline(time.Time{}) //nolint:errcheck // a dead connection needs no deadline
+	}
+	return p.Writer.Write(b)
 }
 
 // send writes one message of a stream. A caller that takes nothing for sendTimeout loses its connection, so that it
@@ -36,7 +70,7 @@ func send[T any](ctx context.Context, stream *connect.ServerStream[T], message *
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	c, ok := ctx.Value(controllerKey{}).(*http.ResponseController)
+	c, ok := ctx.Value(controllerKey{}).(controller)
 	if ok {
 		_ = c.SetWriteDeadline(time.Now().Add(sendTimeout))
 		defer c.SetWriteDeadline(time.Time{}) //nolint:errcheck // a dead connection needs no deadline

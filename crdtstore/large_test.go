@@ -25,7 +25,7 @@ func largeValue(seed uint64, n int) string {
 
 func (nd *node) upload(path, value string) *Upload {
 	nd.t.Helper()
-	u, err := nd.Upload(context.Background(), path, strings.NewReader(value), 64<<20)
+	u, err := nd.Upload(context.Background(), path, strings.NewReader(value))
 	if err != nil {
 		nd.t.Fatalf("%s: upload: %v", nd.name, err)
 	}
@@ -74,12 +74,13 @@ func TestLargeValueIsReadBack(t *testing.T) {
 // TestUploadOverTheLimitLeavesNothing holds that what is too large, or breaks off, is refused and its chunks go.
 func TestUploadOverTheLimitLeavesNothing(t *testing.T) {
 	_, a, _, _ := three(t, 1)
-	_, err := a.Upload(context.Background(), "/p/x", strings.NewReader(largeValue(1, 1<<20+1)), 1<<20)
+	a.LimitValues(1 << 20)
+	_, err := a.Upload(context.Background(), "/p/x", strings.NewReader(largeValue(1, 1<<20+1)))
 	if !errors.Is(err, ErrTooLarge) {
 		t.Errorf("over the limit: %v", err)
 	}
 	broken := errors.New("broken off")
-	_, err = a.Upload(context.Background(), "/p/x", &failingReader{strings.NewReader(largeValue(1, 1<<20)), broken}, 2<<20)
+	_, err = a.Upload(context.Background(), "/p/x", &failingReader{strings.NewReader(largeValue(1, 1<<20)), broken})
 	if !errors.Is(err, broken) {
 		t.Errorf("broken off: %v", err)
 	}

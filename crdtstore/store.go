@@ -112,6 +112,7 @@ type Store struct {
 	chunks     *chunks
 	uploads    chan struct{} // tokens
 	allowances allowances
+	maxValue   atomic.Int64
 	clockMu    sync.Mutex
 	time       int64 // agent time, Unix milliseconds
 	mono       time.Duration
@@ -141,6 +142,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s.chunks = newChunks(o.chunks)
 	s.allowances.set(o.PeerOrigins)
+	s.LimitValues(defaultMaxValue)
 	if s.clock == nil {
 		s.clock = systemClock{time.Now()}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	uploadsAtOnce = 16 // others wait; each holds up to chunkWriters chunks in memory
+	uploadsAtOnce = 32 // others wait; each holds up to chunkWriters chunks in memory
 	chunkWriters  = 4  // of one upload
 )
 
@@ -35,9 +35,16 @@ func (u *Upload) Close() {
 	u.pins = nil
 }
 
-// Upload reads a value of at most limit bytes to its end and stores its chunks, for writes of this path. The caller has to close what it gets.
+// defaultMaxValue is the limit of a store that was not told another.
+const defaultMaxValue = 64 << 20
+
+// LimitValues sets how large a value may be that Upload takes, in bytes. What others wrote is not held to it.
+func (s *Store) LimitValues(bytes int64) { s.maxValue.Store(bytes) }
+
+// Upload reads a value to its end and stores its chunks, for writes of this path. The caller has to close what it gets.
 // Errors: ErrTooLarge, ErrDiskFull, and what r fails with.
-func (s *Store) Upload(ctx context.Context, path string, r io.Reader, limit int64) (*Upload, error) {
+func (s *Store) Upload(ctx context.Context, path string, r io.Reader) (*Upload, error) {
+	limit := s.maxValue.Load()
 	select {
 	case s.uploads <- struct{}{}:
 		defer func() { <-s.uploads }()
@@ -46,7 +53,7 @@ func (s *Store) Upload(ctx context.Context, path string, r io.Reader, limit int6
 	}
 	u := &Upload{s: s, path: path}
 	in := bufio.NewReaderSize(io.LimitReader(r, limit+1), 4096)
-	chunk, err := readChunk(in)
+	chunk, err := record.ReadChunk(in)
 	if err == nil {
 		if _, last := in.Peek(1); errors.Is(last, io.EOF) {
 			u.value = chunk
@@ -55,7 +62,7 @@ func (s *Store) Upload(ctx context.Context, path string, r io.Reader, limit int6
 		}
 	}
 	if err == nil && u.Size() > limit {
-		err = fmt.Errorf("%w: it has more than %d bytes", ErrTooLarge, limit)
+		err = fmt.Errorf("%w: the value of %s has more than %d bytes, which is limits.value", ErrTooLarge, path, limit)
 	}
 	if err != nil {
 		u.Close()
@@ -79,27 +86,10 @@ func (u *Upload) store(ctx context.Context, chunk []byte, in io.Reader) error {
 		u.pins = append(u.pins, ref)
 		u.list.Chunks, u.list.Size = append(u.list.Chunks, ref.id), u.list.Size+uint64(len(chunk))
 		writers.Go(func() error { return u.s.chunks.put(ref, data) })
-		chunk, err = readChunk(in)
+		chunk, err = record.ReadChunk(in)
 	}
 	if failed := writers.Wait(); failed != nil {
 		return failed
 	}
 	return errors.Join(err, ctx.Err())
-}
-
-// readChunk reads the next chunk, shorter only at the end.
-func readChunk(r io.Reader) ([]byte, error) {
-	chunk := make([]byte, record.ChunkSize)
-	n := 0
-	for n < len(chunk) {
-		k, err := r.Read(chunk[n:])
-		n += k
-		if err == io.EOF { //nolint:errorlint // no other: a body that broke off ends with one that io.ReadFull would hide
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return chunk[:n], nil
 }

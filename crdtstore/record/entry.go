@@ -9,8 +9,9 @@ import (
 
 // Limits of an entry, protocol constants.
 const (
-	MaxInlineValue = 256 << 10 // bytes of a value that travels inside its entry
-	ChunkSize      = 256 << 10 // bytes of every chunk of a larger value but the last
+	MaxInlineValue = 256 << 10                              // bytes of a value that travels inside its entry
+	ChunkSize      = 256 << 10                              // bytes of every chunk of a larger value but the last
+	MaxValue       = (MaxInlineValue - 10) / 32 * ChunkSize // bytes of the largest value whose chunk list fits
 	MaxMode        = 0o777
 )
 

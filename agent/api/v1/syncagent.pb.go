@@ -279,10 +279,14 @@ type Entry struct {
 	Expires *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires,proto3" json:"expires,omitempty"`
 	// True only in events and history.
 	Deleted bool `protobuf:"varint,9,opt,name=deleted,proto3" json:"deleted,omitempty"`
-	// Absent unless asked for.
+	// Absent unless asked for, and for a large value.
 	Value []byte `protobuf:"bytes,10,opt,name=value,proto3,oneof" json:"value,omitempty"`
 	// True only in history: this agent no longer holds the content. Size, mode and expiry are not known.
-	Dropped       bool `protobuf:"varint,11,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Dropped bool `protobuf:"varint,11,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// The value has more than 256 KiB: Download reads it.
+	Large bool `protobuf:"varint,12,opt,name=large,proto3" json:"large,omitempty"`
+	// Of a large value, the SHA-256 of its size and chunk IDs: equal values have equal ones.
+	LargeId       []byte `protobuf:"bytes,13,opt,name=large_id,json=largeId,proto3" json:"large_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,10 +398,24 @@ func (x *Entry) GetDropped() bool {
 	return false
 }
 
+func (x *Entry) GetLarge() bool {
+	if x != nil {
+		return x.Large
+	}
+	return false
+}
+
+func (x *Entry) GetLargeId() []byte {
+	if x != nil {
+		return x.LargeId
+	}
+	return nil
+}
+
 type PutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// At most 256 KiB.
+	// At most 256 KiB; Upload writes larger ones.
 	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// Permission bits, 1 to 0777; absent: the default of the mirror that makes the file.
 	Mode *uint32 `protobuf:"varint,3,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
@@ -4273,11 +4291,182 @@ func (x *PathDifference) GetReason() DifferenceReason {
 	return DifferenceReason_DIFFERENCE_REASON_UNSPECIFIED
 }
 
+type UploadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message: what to write. Its value must be empty.
+	Put *PutRequest `protobuf:"bytes,1,opt,name=put,proto3" json:"put,omitempty"`
+	// The next bytes of the value.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// If the client signs for itself. In the first message, empty: that it does; of put only the path counts then. In the
+	// last message: the write, whose one entry has the chunk list of the value that was sent.
+	Relay         *RelayRequest `protobuf:"bytes,3,opt,name=relay,proto3" json:"relay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadRequest) Reset() {
+	*x = UploadRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadRequest) ProtoMessage() {}
+
+func (x *UploadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
+func (*UploadRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *UploadRequest) GetPut() *PutRequest {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+func (x *UploadRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *UploadRequest) GetRelay() *RelayRequest {
+	if x != nil {
+		return x.Relay
+	}
+	return nil
+}
+
+type DownloadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// A version from History, with or without its index. Empty: the one that is shown.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DownloadRequest) Reset() {
+	*x = DownloadRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DownloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DownloadRequest) ProtoMessage() {}
+
+func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DownloadRequest.ProtoReflect.Descriptor instead.
+func (*DownloadRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *DownloadRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DownloadRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type DownloadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message, without its value.
+	Entry *Entry `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// The next bytes of the value. Together they are as many as the entry's size says, or the stream ends with an error.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DownloadResponse) Reset() {
+	*x = DownloadResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DownloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DownloadResponse) ProtoMessage() {}
+
+func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DownloadResponse.ProtoReflect.Descriptor instead.
+func (*DownloadResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *DownloadResponse) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *DownloadResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_agent_api_v1_syncagent_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\n" +
-	"\x1cagent/api/v1/syncagent.proto\x12\fsyncagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x02\n" +
+	"\x1cagent/api/v1/syncagent.proto\x12\fsyncagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n" +
 	"\x05Entry\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
@@ -4290,7 +4479,9 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\adeleted\x18\t \x01(\bR\adeleted\x12\x19\n" +
 	"\x05value\x18\n" +
 	" \x01(\fH\x01R\x05value\x88\x01\x01\x12\x18\n" +
-	"\adropped\x18\v \x01(\bR\adroppedB\a\n" +
+	"\adropped\x18\v \x01(\bR\adropped\x12\x14\n" +
+	"\x05large\x18\f \x01(\bR\x05large\x12\x19\n" +
+	"\blarge_id\x18\r \x01(\fR\alargeIdB\a\n" +
 	"\x05_modeB\b\n" +
 	"\x06_value\"\x85\x02\n" +
 	"\n" +
@@ -4570,7 +4761,17 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x04here\x18\x02 \x01(\tR\x04here\x12\x14\n" +
 	"\x05there\x18\x03 \x01(\tR\x05there\x120\n" +
 	"\x04kind\x18\x04 \x01(\x0e2\x1c.syncagent.v1.DifferenceKindR\x04kind\x126\n" +
-	"\x06reason\x18\x05 \x01(\x0e2\x1e.syncagent.v1.DifferenceReasonR\x06reason*Y\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x1e.syncagent.v1.DifferenceReasonR\x06reason\"\x81\x01\n" +
+	"\rUploadRequest\x12*\n" +
+	"\x03put\x18\x01 \x01(\v2\x18.syncagent.v1.PutRequestR\x03put\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x120\n" +
+	"\x05relay\x18\x03 \x01(\v2\x1a.syncagent.v1.RelayRequestR\x05relay\"?\n" +
+	"\x0fDownloadRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"Q\n" +
+	"\x10DownloadResponse\x12)\n" +
+	"\x05entry\x18\x01 \x01(\v2\x13.syncagent.v1.EntryR\x05entry\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data*Y\n" +
 	"\x05Stage\x12\x15\n" +
 	"\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTAGE_STORED\x10\x01\x12\x12\n" +
@@ -4593,7 +4794,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x1dDIFFERENCE_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dDIFFERENCE_REASON_NOT_ARRIVED\x10\x01\x12\x1f\n" +
 	"\x1bDIFFERENCE_REASON_NOT_SHOWN\x10\x02\x12\x1c\n" +
-	"\x18DIFFERENCE_REASON_PASSED\x10\x032\xe4\x06\n" +
+	"\x18DIFFERENCE_REASON_PASSED\x10\x032\xf7\a\n" +
 	"\x02KV\x12<\n" +
 	"\x03Put\x12\x18.syncagent.v1.PutRequest\x1a\x1b.syncagent.v1.WriteResponse\x12:\n" +
 	"\x03Get\x12\x18.syncagent.v1.GetRequest\x1a\x19.syncagent.v1.GetResponse\x12?\n" +
@@ -4606,7 +4807,9 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x04Wait\x12\x19.syncagent.v1.WaitRequest\x1a\x1a.syncagent.v1.WaitResponse\x12D\n" +
 	"\aRestore\x12\x1c.syncagent.v1.RestoreRequest\x1a\x1b.syncagent.v1.WriteResponse\x12@\n" +
 	"\x05Clock\x12\x1a.syncagent.v1.ClockRequest\x1a\x1b.syncagent.v1.ClockResponse\x12@\n" +
-	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse\x12F\n" +
+	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse\x12D\n" +
+	"\x06Upload\x12\x1b.syncagent.v1.UploadRequest\x1a\x1b.syncagent.v1.WriteResponse(\x01\x12K\n" +
+	"\bDownload\x12\x1d.syncagent.v1.DownloadRequest\x1a\x1e.syncagent.v1.DownloadResponse0\x01\x12F\n" +
 	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse2\x9a\x05\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
@@ -4639,7 +4842,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(Stage)(0),                    // 0: syncagent.v1.Stage
 	(EventType)(0),                // 1: syncagent.v1.EventType
@@ -4708,22 +4911,25 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*CompareRequest)(nil),        // 64: syncagent.v1.CompareRequest
 	(*CompareResponse)(nil),       // 65: syncagent.v1.CompareResponse
 	(*PathDifference)(nil),        // 66: syncagent.v1.PathDifference
-	(*timestamppb.Timestamp)(nil), // 67: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 68: google.protobuf.Duration
+	(*UploadRequest)(nil),         // 67: syncagent.v1.UploadRequest
+	(*DownloadRequest)(nil),       // 68: syncagent.v1.DownloadRequest
+	(*DownloadResponse)(nil),      // 69: syncagent.v1.DownloadResponse
+	(*timestamppb.Timestamp)(nil), // 70: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 71: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	67, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	67, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	68, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	70, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	70, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	71, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	5,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	6,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	7,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
 	4,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
-	68, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	71, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
 	0,  // 8: syncagent.v1.WaitRequest.stage:type_name -> syncagent.v1.Stage
 	14, // 9: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
 	0,  // 10: syncagent.v1.HostProgress.stage:type_name -> syncagent.v1.Stage
-	68, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
+	71, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
 	14, // 12: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
 	4,  // 13: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
 	4,  // 14: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
@@ -4734,77 +4940,84 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	33, // 19: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
 	34, // 20: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
 	35, // 21: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	67, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	70, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
 	33, // 23: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
 	56, // 24: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
 	59, // 25: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
 	4,  // 26: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
 	4,  // 27: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	67, // 28: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	70, // 28: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
 	62, // 29: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
 	4,  // 30: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
 	66, // 31: syncagent.v1.CompareResponse.paths:type_name -> syncagent.v1.PathDifference
 	2,  // 32: syncagent.v1.PathDifference.kind:type_name -> syncagent.v1.DifferenceKind
 	3,  // 33: syncagent.v1.PathDifference.reason:type_name -> syncagent.v1.DifferenceReason
-	5,  // 34: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	21, // 35: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	23, // 36: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	25, // 37: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	6,  // 38: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	8,  // 39: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	27, // 40: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	10, // 41: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
-	12, // 42: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
-	17, // 43: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
-	18, // 44: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
-	20, // 45: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
-	15, // 46: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
-	30, // 47: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	36, // 48: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	38, // 49: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	40, // 50: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	44, // 51: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	46, // 52: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
-	42, // 53: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	64, // 54: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
-	48, // 55: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
-	50, // 56: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	52, // 57: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	54, // 58: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	57, // 59: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	60, // 60: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	9,  // 61: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	22, // 62: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	24, // 63: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	26, // 64: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	9,  // 65: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	9,  // 66: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	28, // 67: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	11, // 68: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	13, // 69: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
-	9,  // 70: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	19, // 71: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	9,  // 72: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	16, // 73: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
-	31, // 74: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	37, // 75: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	39, // 76: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	41, // 77: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	45, // 78: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	47, // 79: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
-	43, // 80: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	65, // 81: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
-	49, // 82: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
-	51, // 83: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	53, // 84: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	55, // 85: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	58, // 86: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	61, // 87: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	61, // [61:88] is the sub-list for method output_type
-	34, // [34:61] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	5,  // 34: syncagent.v1.UploadRequest.put:type_name -> syncagent.v1.PutRequest
+	20, // 35: syncagent.v1.UploadRequest.relay:type_name -> syncagent.v1.RelayRequest
+	4,  // 36: syncagent.v1.DownloadResponse.entry:type_name -> syncagent.v1.Entry
+	5,  // 37: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	21, // 38: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	23, // 39: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	25, // 40: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	6,  // 41: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	8,  // 42: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	27, // 43: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	10, // 44: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	12, // 45: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
+	17, // 46: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	18, // 47: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
+	20, // 48: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
+	67, // 49: syncagent.v1.KV.Upload:input_type -> syncagent.v1.UploadRequest
+	68, // 50: syncagent.v1.KV.Download:input_type -> syncagent.v1.DownloadRequest
+	15, // 51: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
+	30, // 52: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	36, // 53: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	38, // 54: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	40, // 55: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	44, // 56: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	46, // 57: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
+	42, // 58: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	64, // 59: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
+	48, // 60: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
+	50, // 61: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	52, // 62: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	54, // 63: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	57, // 64: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	60, // 65: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	9,  // 66: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	22, // 67: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	24, // 68: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	26, // 69: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	9,  // 70: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	9,  // 71: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	28, // 72: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	11, // 73: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	13, // 74: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
+	9,  // 75: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	19, // 76: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	9,  // 77: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	9,  // 78: syncagent.v1.KV.Upload:output_type -> syncagent.v1.WriteResponse
+	69, // 79: syncagent.v1.KV.Download:output_type -> syncagent.v1.DownloadResponse
+	16, // 80: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
+	31, // 81: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	37, // 82: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	39, // 83: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	41, // 84: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	45, // 85: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	47, // 86: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	43, // 87: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	65, // 88: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
+	49, // 89: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
+	51, // 90: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	53, // 91: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	55, // 92: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	58, // 93: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	61, // 94: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	66, // [66:95] is the sub-list for method output_type
+	37, // [37:66] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -4829,7 +5042,7 @@ func file_agent_api_v1_syncagent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   63,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -66,6 +66,10 @@ const (
 	KVClockProcedure = "/syncagent.v1.KV/Clock"
 	// KVRelayProcedure is the fully-qualified name of the KV's Relay RPC.
 	KVRelayProcedure = "/syncagent.v1.KV/Relay"
+	// KVUploadProcedure is the fully-qualified name of the KV's Upload RPC.
+	KVUploadProcedure = "/syncagent.v1.KV/Upload"
+	// KVDownloadProcedure is the fully-qualified name of the KV's Download RPC.
+	KVDownloadProcedure = "/syncagent.v1.KV/Download"
 	// KVRolloutProcedure is the fully-qualified name of the KV's Rollout RPC.
 	KVRolloutProcedure = "/syncagent.v1.KV/Rollout"
 	// AgentStatusProcedure is the fully-qualified name of the Agent's Status RPC.
@@ -128,6 +132,11 @@ type KVClient interface {
 	// not win over what this agent shows fails with the code precondition: ask Clock and sign again. One that the agent
 	// has already is a success.
 	Relay(context.Context, *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error)
+	// Upload writes one path with a value of any size up to limits.value, in pieces. When it returns, the write is durable
+	// on this agent.
+	Upload(context.Context) *connect.ClientStreamForClient[v1.UploadRequest, v1.WriteResponse]
+	// Download reads one path in pieces: the only way to a value that an entry calls large.
+	Download(context.Context, *connect.Request[v1.DownloadRequest]) (*connect.ServerStreamForClient[v1.DownloadResponse], error)
 	// Rollout tells how far every agent is with what this one shows at and below a path.
 	Rollout(context.Context, *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error)
 }
@@ -215,6 +224,18 @@ func NewKVClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.
 			connect.WithSchema(kVMethods.ByName("Relay")),
 			connect.WithClientOptions(opts...),
 		),
+		upload: connect.NewClient[v1.UploadRequest, v1.WriteResponse](
+			httpClient,
+			baseURL+KVUploadProcedure,
+			connect.WithSchema(kVMethods.ByName("Upload")),
+			connect.WithClientOptions(opts...),
+		),
+		download: connect.NewClient[v1.DownloadRequest, v1.DownloadResponse](
+			httpClient,
+			baseURL+KVDownloadProcedure,
+			connect.WithSchema(kVMethods.ByName("Download")),
+			connect.WithClientOptions(opts...),
+		),
 		rollout: connect.NewClient[v1.RolloutRequest, v1.RolloutResponse](
 			httpClient,
 			baseURL+KVRolloutProcedure,
@@ -226,19 +247,21 @@ func NewKVClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.
 
 // kVClient implements KVClient.
 type kVClient struct {
-	put     *connect.Client[v1.PutRequest, v1.WriteResponse]
-	get     *connect.Client[v1.GetRequest, v1.GetResponse]
-	list    *connect.Client[v1.ListRequest, v1.ListResponse]
-	count   *connect.Client[v1.CountRequest, v1.CountResponse]
-	delete  *connect.Client[v1.DeleteRequest, v1.WriteResponse]
-	batch   *connect.Client[v1.BatchRequest, v1.WriteResponse]
-	watch   *connect.Client[v1.WatchRequest, v1.WatchResponse]
-	history *connect.Client[v1.HistoryRequest, v1.HistoryResponse]
-	wait    *connect.Client[v1.WaitRequest, v1.WaitResponse]
-	restore *connect.Client[v1.RestoreRequest, v1.WriteResponse]
-	clock   *connect.Client[v1.ClockRequest, v1.ClockResponse]
-	relay   *connect.Client[v1.RelayRequest, v1.WriteResponse]
-	rollout *connect.Client[v1.RolloutRequest, v1.RolloutResponse]
+	put      *connect.Client[v1.PutRequest, v1.WriteResponse]
+	get      *connect.Client[v1.GetRequest, v1.GetResponse]
+	list     *connect.Client[v1.ListRequest, v1.ListResponse]
+	count    *connect.Client[v1.CountRequest, v1.CountResponse]
+	delete   *connect.Client[v1.DeleteRequest, v1.WriteResponse]
+	batch    *connect.Client[v1.BatchRequest, v1.WriteResponse]
+	watch    *connect.Client[v1.WatchRequest, v1.WatchResponse]
+	history  *connect.Client[v1.HistoryRequest, v1.HistoryResponse]
+	wait     *connect.Client[v1.WaitRequest, v1.WaitResponse]
+	restore  *connect.Client[v1.RestoreRequest, v1.WriteResponse]
+	clock    *connect.Client[v1.ClockRequest, v1.ClockResponse]
+	relay    *connect.Client[v1.RelayRequest, v1.WriteResponse]
+	upload   *connect.Client[v1.UploadRequest, v1.WriteResponse]
+	download *connect.Client[v1.DownloadRequest, v1.DownloadResponse]
+	rollout  *connect.Client[v1.RolloutRequest, v1.RolloutResponse]
 }
 
 // Put calls syncagent.v1.KV.Put.
@@ -301,6 +324,16 @@ func (c *kVClient) Relay(ctx context.Context, req *connect.Request[v1.RelayReque
 	return c.relay.CallUnary(ctx, req)
 }
 
+// Upload calls syncagent.v1.KV.Upload.
+func (c *kVClient) Upload(ctx context.Context) *connect.ClientStreamForClient[v1.UploadRequest, v1.WriteResponse] {
+	return c.upload.CallClientStream(ctx)
+}
+
+// Download calls syncagent.v1.KV.Download.
+func (c *kVClient) Download(ctx context.Context, req *connect.Request[v1.DownloadRequest]) (*connect.ServerStreamForClient[v1.DownloadResponse], error) {
+	return c.download.CallServerStream(ctx, req)
+}
+
 // Rollout calls syncagent.v1.KV.Rollout.
 func (c *kVClient) Rollout(ctx context.Context, req *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error) {
 	return c.rollout.CallUnary(ctx, req)
@@ -336,6 +369,11 @@ type KVHandler interface {
 	// not win over what this agent shows fails with the code precondition: ask Clock and sign again. One that the agent
 	// has already is a success.
 	Relay(context.Context, *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error)
+	// Upload writes one path with a value of any size up to limits.value, in pieces. When it returns, the write is durable
+	// on this agent.
+	Upload(context.Context, *connect.ClientStream[v1.UploadRequest]) (*connect.Response[v1.WriteResponse], error)
+	// Download reads one path in pieces: the only way to a value that an entry calls large.
+	Download(context.Context, *connect.Request[v1.DownloadRequest], *connect.ServerStream[v1.DownloadResponse]) error
 	// Rollout tells how far every agent is with what this one shows at and below a path.
 	Rollout(context.Context, *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error)
 }
@@ -419,6 +457,18 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 		connect.WithSchema(kVMethods.ByName("Relay")),
 		connect.WithHandlerOptions(opts...),
 	)
+	kVUploadHandler := connect.NewClientStreamHandler(
+		KVUploadProcedure,
+		svc.Upload,
+		connect.WithSchema(kVMethods.ByName("Upload")),
+		connect.WithHandlerOptions(opts...),
+	)
+	kVDownloadHandler := connect.NewServerStreamHandler(
+		KVDownloadProcedure,
+		svc.Download,
+		connect.WithSchema(kVMethods.ByName("Download")),
+		connect.WithHandlerOptions(opts...),
+	)
 	kVRolloutHandler := connect.NewUnaryHandler(
 		KVRolloutProcedure,
 		svc.Rollout,
@@ -451,6 +501,10 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 			kVClockHandler.ServeHTTP(w, r)
 		case KVRelayProcedure:
 			kVRelayHandler.ServeHTTP(w, r)
+		case KVUploadProcedure:
+			kVUploadHandler.ServeHTTP(w, r)
+		case KVDownloadProcedure:
+			kVDownloadHandler.ServeHTTP(w, r)
 		case KVRolloutProcedure:
 			kVRolloutHandler.ServeHTTP(w, r)
 		default:
@@ -508,6 +562,14 @@ func (UnimplementedKVHandler) Clock(context.Context, *connect.Request[v1.ClockRe
 
 func (UnimplementedKVHandler) Relay(context.Context, *connect.Request[v1.RelayRequest]) (*connect.Response[v1.WriteResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Relay is not implemented"))
+}
+
+func (UnimplementedKVHandler) Upload(context.Context, *connect.ClientStream[v1.UploadRequest]) (*connect.Response[v1.WriteResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Upload is not implemented"))
+}
+
+func (UnimplementedKVHandler) Download(context.Context, *connect.Request[v1.DownloadRequest], *connect.ServerStream[v1.DownloadResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Download is not implemented"))
 }
 
 func (UnimplementedKVHandler) Rollout(context.Context, *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error) {

@@ -1,0 +1,221 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	apiv1 "syncagent/agent/api/v1"
+	"syncagent/crdtstore/record"
+)
+
+func randomBytes(seed uint64, n int) []byte {
+	var key [32]byte
+	key[0] = byte(seed)
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8(key).Read(b)
+	return b
+}
+
+// largeAgent is an agent that takes values of up to 4 MiB, and a client's key with rights of its own.
+func largeAgent(t *testing.T) (*testAgent, ed25519.PrivateKey) {
+	t.Helper()
+	n := newTestNetwork(t)
+	a := newTestAgent(t, n)
+	a.config.Limits.Value = 4 << 20
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.start()
+	text := n.policy(1, map[string]record.PublicKey{"a": a.key}, "identity client "+record.KeyOf(key).String(), "client /of write")
+	if _, err := a.client.Policy.Apply(t.Context(), connect.NewRequest(&apiv1.ApplyRequest{Signed: text})); err != nil {
+		t.Fatal(err)
+	}
+	return a, key
+}
+
+func (a *testAgent) raw(method, path string, body io.Reader) (int, []byte) {
+	a.t.Helper()
+	r, err := http.NewRequestWithContext(a.t.Context(), method, "http://agent"+rawPrefix+path, body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	answer, err := a.client.http.Do(r)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer answer.Body.Close() //nolint:errcheck // read only
+	got, err := io.ReadAll(answer.Body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return answer.StatusCode, got
+}
+
+func (a *testAgent) chunkFiles() int {
+	files, err := filepath.Glob(filepath.Join(a.config.DataDir, "chunks", "*", "*"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return len(files)
+}
+
+func TestLargeValuesByRawRequests(t *testing.T) {
+	a, _ := largeAgent(t)
+	value := randomBytes(1, 3<<20+5)
+	if status, body := a.raw("PUT", "/big", bytes.NewReader(value)); status != http.StatusNoContent {
+		t.Fatalf("put: %d %s", status, body)
+	}
+	if status, got := a.raw("GET", "/big", nil); status != http.StatusOK || !bytes.Equal(got, value) {
+		t.Errorf("get: %d, %d bytes", status, len(got))
+	}
+	status, body := a.raw("PUT", "/big", bytes.NewReader(randomBytes(2, 4<<20+1)))
+	if status != http.StatusRequestEntityTooLarge || !strings.Contains(string(body), "limits.value") {
+		t.Errorf("over the limit: %d %s", status, body)
+	}
+	if status, body := a.raw("PUT", "/.sys/x", bytes.NewReader(value)); status != http.StatusForbidden {
+		t.Errorf("reserved: %d %s", status, body)
+	}
+	if _, got := a.raw("GET", "/big", nil); !bytes.Equal(got, value) {
+		t.Error("a refused write changed the value")
+	}
+	if n := a.chunkFiles(); n != 13 {
+		t.Errorf("%d files of 13 chunks", n)
+	}
+	// A chunk is lost: no wrong byte is sent, and the caller sees that the value is cut off.
+	files, _ := filepath.Glob(filepath.Join(a.config.DataDir, "chunks", "*", record.ChunkID(value[5*record.ChunkSize:6*record.ChunkSize]).String()+"*"))
+	if len(files) != 1 {
+		t.Fatalf("%d files of the sixth chunk", len(files))
+	}
+	if err := os.WriteFile(files[0], []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := a.client.http.Get("http://agent" + rawPrefix + "/big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close() //nolint:errcheck // read only
+	if got, err := io.ReadAll(r.Body); err == nil || !bytes.HasPrefix(value, got) {
+		t.Errorf("with a damaged chunk: %d bytes, %v", len(got), err)
+	}
+	if !a.hasAlarm("corrupt") {
+		t.Error("no alarm")
+	}
+}
+
+func TestLargeValuesByStreams(t *testing.T) {
+	a, key := largeAgent(t)
+	ctx := t.Context()
+	value := randomBytes(3, 1<<20+1)
+	if _, err := a.client.Upload(ctx, &apiv1.PutRequest{Path: "/big"}, bytes.NewReader(value)); err != nil {
+		t.Fatal(err)
+	}
+	download := func(path, version string) []byte {
+		t.Helper()
+		e, body, err := a.client.Download(ctx, path, version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer body.Close() //nolint:errcheck // read only
+		got, err := io.ReadAll(body)
+		if err != nil || e.GetSize() != int64(len(got)) {
+			t.Fatalf("%d bytes of %d, %v", len(got), e.GetSize(), err)
+		}
+		return got
+	}
+	if !bytes.Equal(download("/big", ""), value) {
+		t.Error("the value comes back as another")
+	}
+	_, err := a.client.KV.Get(ctx, connect.NewRequest(&apiv1.GetRequest{Path: "/big"}))
+	if e := ErrorOf(err); e == nil || e.Code != CodeTooLarge {
+		t.Errorf("get with the value: %v", err)
+	}
+	r, err := a.client.KV.Get(ctx, connect.NewRequest(&apiv1.GetRequest{Path: "/big", WithoutValue: true}))
+	if err != nil || !r.Msg.GetEntry().GetLarge() || r.Msg.GetEntry().GetSize() != int64(len(value)) {
+		t.Errorf("get without the value: %v, %v", r, err)
+	}
+	first := r.Msg.GetEntry().GetVersion()
+	for _, small := range []int{0, 10, record.MaxInlineValue} {
+		if _, err := a.client.Upload(ctx, &apiv1.PutRequest{Path: "/big"}, bytes.NewReader(value[:small])); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(download("/big", ""), value[:small]) {
+			t.Errorf("%d bytes come back as others", small)
+		}
+	}
+	if !bytes.Equal(download("/big", first), value) {
+		t.Error("the first version is another")
+	}
+	if _, err := a.client.KV.Restore(ctx, connect.NewRequest(&apiv1.RestoreRequest{Path: "/big", Version: first})); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(download("/big", ""), value) {
+		t.Error("the restored value is another")
+	}
+	signed := randomBytes(4, 2<<20)
+	if _, err := a.client.UploadSigned(ctx, key, record.NetworkID{}, &apiv1.PutRequest{Path: "/of/client"}, bytes.NewReader(signed)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(download("/of/client", ""), signed) {
+		t.Error("the signed value is another")
+	}
+	_, err = a.client.UploadSigned(ctx, key, record.NetworkID{}, &apiv1.PutRequest{Path: "/big"}, bytes.NewReader(signed))
+	if e := ErrorOf(err); e == nil || e.Code != CodeDenied {
+		t.Errorf("signed by who may not write: %v", err)
+	}
+	_, err = a.client.Upload(ctx, &apiv1.PutRequest{Path: "/big"}, bytes.NewReader(randomBytes(5, 5<<20)))
+	if e := ErrorOf(err); e == nil || e.Code != CodeTooLarge {
+		t.Errorf("over the limit: %v", err)
+	}
+	broken := io.MultiReader(bytes.NewReader(signed), &failing{})
+	if _, err = a.client.Upload(ctx, &apiv1.PutRequest{Path: "/big"}, broken); err == nil {
+		t.Error("a value that breaks off was written")
+	}
+	if !bytes.Equal(download("/big", ""), value) {
+		t.Error("a refused write changed the value")
+	}
+	waitUntil(t, "only the chunks of the two values are left", func() bool { return a.chunkFiles() == 5+8 })
+}
+
+// failing is a source that breaks off as a body does.
+type failing struct{}
+
+func (*failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+func TestUploadsThatMakeNoSense(t *testing.T) {
+	a, _ := largeAgent(t)
+	put := &apiv1.PutRequest{Path: "/x"}
+	for name, messages := range map[string][]*apiv1.UploadRequest{
+		"nothing":             {},
+		"no put":              {{Data: []byte("x")}},
+		"value in put":        {{Put: &apiv1.PutRequest{Path: "/x", Value: []byte("x")}}},
+		"bad path":            {{Put: &apiv1.PutRequest{Path: "x"}}},
+		"put twice":           {{Put: put}, {Put: put}},
+		"signed, no write":    {{Put: put, Relay: &apiv1.RelayRequest{}}, {Data: []byte("x")}},
+		"write, not signed":   {{Put: put}, {Relay: &apiv1.RelayRequest{}}},
+		"data after the last": {{Put: put, Relay: &apiv1.RelayRequest{}}, {Relay: &apiv1.RelayRequest{}}, {Data: []byte("x")}},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		stream := a.client.KV.Upload(ctx)
+		for _, m := range messages {
+			if err := stream.Send(m); err != nil {
+				break
+			}
+		}
+		_, err := stream.CloseAndReceive()
+		if e := ErrorOf(err); e == nil || e.Code != CodeBadRequest && e.Code != CodeBadPath {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+	}
+}
