@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -36,7 +37,7 @@ type Authority struct {
 const certBackdate = time.Hour
 
 // CreateAuthority makes an authority that signs servers and clients of the API, and nothing below another authority.
-// The files must not exist yet; the key gets mode 0600. So do those of the other functions here.
+// The files must not exist yet, their directory is made; the key gets mode 0600. So it is with those of the other functions here.
 func CreateAuthority(files CertFiles, name string, valid time.Duration) error {
 	t := certTemplate(name, valid)
 	t.IsCA, t.BasicConstraintsValid, t.MaxPathLenZero = true, true, true
@@ -153,6 +154,9 @@ func issue(files CertFiles, t *x509.Certificate, a *Authority) error {
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return fmt.Errorf("encode key: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(files.Cert), 0o755); err != nil { //nolint:gosec // the key has its own mode
+		return fmt.Errorf("make directory of certificates: %w", err)
 	}
 	// The key last, and neither if one is there: a pair that does not fit helps nobody.
 	if _, err := os.Lstat(files.Key); err == nil {

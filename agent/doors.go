@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -150,10 +149,10 @@ func (d *doors) run(ctx context.Context) error {
 	}
 }
 
-// tlsAddr is where TLS is served, nil if it is not.
-func (d *doors) tlsAddr() net.Addr {
+// tlsAddr is where TLS is served, empty if it is not.
+func (d *doors) tlsAddr() string {
 	if d.tls == nil {
-		return nil
+		return ""
 	}
-	return d.tls.Addr()
+	return d.tls.Addr().String()
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -87,8 +88,8 @@ func (t Target) certificate() (*tls.Certificate, error) {
 
 // tlsFailure recognises that one side did not take the other's certificate.
 func tlsFailure(err error) *Error {
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
-		return &Error{Code: CodeDenied, Err: err, Message: "the agent refused the connection: " + strings.TrimPrefix(alert.Error(), "tls: "),
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" { // what crypto/tls calls an alert
+		return &Error{Code: CodeDenied, Err: err, Message: "the agent refused the connection: " + strings.TrimPrefix(alert.Err.Error(), "tls: "),
 			Hint: "the certificate must be of an identity key that the policy names, or of a client and signed by api.tls.client_ca there; its log says more"}
 	}
 	if bad, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {

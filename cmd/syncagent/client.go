@@ -32,8 +32,14 @@ const (
 // slotBytes is what one path costs in a block: the entry's ID, and a tag for each of its segments.
 func slotBytes(path string) int { return 33 + 16*strings.Count(path, "/") }
 
-// dial gives a client of the agent that --socket or the configuration names. It does not connect yet.
+// dial gives a client of the agent that --server, --socket or the configuration names. It does not connect yet.
 func (c *cli) dial() (*agent.Client, error) {
+	if c.server.Address != "" {
+		if !strings.Contains(c.server.Address, "://") {
+			return nil, usagef("--server %s: want https://HOST:PORT", c.server.Address)
+		}
+		return agent.DialTarget(c.server)
+	}
 	if c.socket != "" {
 		return agent.Dial(c.socket)
 	}

@@ -24,6 +24,7 @@ func TestScripts(t *testing.T) {
 			"badname":   badName, "manyfiles": manyFiles, "mkfifo": mkfifo, "deepfiles": deepFiles, "value": value, "jsonvalue": jsonValue, "watchuntil": watchUntil, "finish": finish,
 			"bigfile":    bigFile,
 			"eventually": eventually,
+			"freeport":   takePort,
 		},
 		Setup: func(env *testscript.Env) error {
 			// A script sees no configuration of the machine it runs on.

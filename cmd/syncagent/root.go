@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"syncagent/agent"
 )
 
 // cli is one run of the program: where it reads and writes, and the global flags.
@@ -22,6 +24,7 @@ type cli struct {
 
 	configFile string
 	socket     string
+	server     agent.Target // by https; the zero value: by the socket
 	output     string
 	quiet      bool
 	verbose    bool
@@ -61,6 +64,10 @@ func (c *cli) rootCmd() *cobra.Command {
 	f.SortFlags = false
 	f.StringVar(&c.configFile, "config", "", "config `FILE` (default: the user's, else /etc/syncagent/syncagent.yaml)")
 	f.StringVar(&c.socket, "socket", "", "the agent's socket `PATH` (default: api.socket of the config)")
+	f.StringVar(&c.server.Address, "server", "", "agent on another host: `URL` https://HOST:PORT (instead of --socket)")
+	f.StringVar(&c.server.Cert, "cert", "", "certificate `FILE` of the client, for --server (default: made of an identity key)")
+	f.StringVar(&c.server.Key, "key-file", "", "its key `FILE`, or an identity key")
+	f.StringVar(&c.server.CA, "ca", "", "authorities `FILE` that may sign for --server (default: those of the system)")
 	f.StringVarP(&c.output, "output", "o", "", "`FORMAT` of the output: json, or what the command names")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "print results and errors only")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "say more")
@@ -88,7 +95,7 @@ func (c *cli) addCommands(root *cobra.Command) {
 	add("data", c.putCmd(), c.getCmd(), c.lsCmd(), c.rmCmd(), c.countCmd(), c.batchCmd(), c.watchCmd(), c.historyCmd(),
 		c.restoreCmd(), c.importCmd(), c.exportCmd(), c.mirrorCmd())
 	add("setup", c.initCmd(), c.joinCmd(), c.tokenCmd(), c.agentCmd(), c.reloadCmd(), c.backupCmd(), c.restoreBackupCmd(), c.aclCmd(),
-		c.configCmd(), c.completionCmd(), c.manpageCmd())
+		c.certCmd(), c.configCmd(), c.completionCmd(), c.manpageCmd())
 	add("look", c.statusCmd(), c.peersCmd(), c.rolloutCmd(), c.doctorCmd(), c.diffCmd(), c.idCmd(), c.versionCmd())
 }
 
@@ -106,6 +113,12 @@ func (c *cli) prepare(cmd *cobra.Command, _ []string) error {
 	}
 	if a, b, ok := strings.Cut(cmd.Annotations["exclusive"], " "); ok && cmd.Flags().Changed(a) && cmd.Flags().Changed(b) {
 		return usagef("--%s and --%s exclude each other", a, b)
+	}
+	switch s := c.server; {
+	case s.Address != "" && c.socket != "":
+		return usagef("--socket and --server exclude each other")
+	case s.Address == "" && (s.Cert != "" || s.Key != "" || s.CA != ""):
+		return usagef("--cert, --key-file and --ca need --server")
 	}
 	if c.timeout < 0 {
 		return usagef("--timeout %s: it cannot be negative", c.timeout)

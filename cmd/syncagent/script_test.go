@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -214,4 +215,17 @@ func finish(ts *testscript.TestScript, _ bool, args []string) {
 		b, _ := os.ReadFile(f.out)
 		ts.Fatalf("exit code %s, want %s: %s", got, args[0], b)
 	}
+}
+
+// takePort is the script command `freeport NAME`: it sets a variable to a TCP port that nobody uses now.
+func takePort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: freeport NAME")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], port)
 }
