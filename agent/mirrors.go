@@ -250,14 +250,18 @@ func (s storeSource) Fetch(ctx context.Context, paths []string, fn func(mirror.F
 			return err
 		}
 		item, err := snap.Get(path, true)
-		var content io.Reader = bytes.NewReader(item.Value)
+		var content io.ReadCloser
 		switch {
 		case errors.Is(err, crdtstore.ErrNotFound):
 			continue
 		case err != nil:
 			item.Path, content = path, failedReader{err}
+		default:
+			content = s.Content(&item)
 		}
-		if err := fn(fileOf(&item), content); err != nil {
+		err = fn(fileOf(&item), content)
+		_ = content.Close() // it is only read
+		if err != nil {
 			return err
 		}
 	}
@@ -268,6 +272,7 @@ func (s storeSource) Fetch(ctx context.Context, paths []string, fn func(mirror.F
 type failedReader struct{ err error }
 
 func (r failedReader) Read([]byte) (int, error) { return 0, r.err }
+func (failedReader) Close() error               { return nil }
 
 // Watch implements mirror.Source.
 func (s storeSource) Watch(ctx context.Context, prefix, cursor string, fn func(mirror.Change) error) error {

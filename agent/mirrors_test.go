@@ -129,6 +129,7 @@ func TestMirrorsPushAndGoBothWays(t *testing.T) {
 	top := t.TempDir()
 	left, right, pushed := filepath.Join(top, "left"), filepath.Join(top, "right"), filepath.Join(top, "pushed")
 	a := mirrorAgent(t, func(c *Config) {
+		c.Limits.Value = 4 << 20
 		c.Mirrors = []MirrorConfig{
 			{Name: "left", Prefix: "/shared", Dir: left, Mode: "both", PreserveMode: true, ConflictCopy: true},
 			{Name: "right", Prefix: "/shared", Dir: right, Mode: "both", PreserveMode: true},
@@ -158,7 +159,10 @@ func TestMirrorsPushAndGoBothWays(t *testing.T) {
 	}
 	waitUntil(t, "it is gone", func() bool { _, err := os.Stat(filepath.Join(right, "a")); return os.IsNotExist(err) })
 
-	write(filepath.Join(pushed, "large"), strings.Repeat("x", record.MaxInlineValue+1), 0o644)
+	large := strings.Repeat("x", 3*record.MaxInlineValue+1)
+	write(filepath.Join(left, "large"), large, 0o600)
+	waitUntil(t, "right has the large one", holds(filepath.Join(right, "large"), large, 0o600))
+	write(filepath.Join(pushed, "large"), strings.Repeat(large, 6), 0o644) // over limits.value
 	write(filepath.Join(pushed, "small"), "s", 0o644)
 	waitUntil(t, "it was put", func() bool {
 		r, err := a.client.KV.Get(t.Context(), connect.NewRequest(&apiv1.GetRequest{Path: "/pushed/small"}))

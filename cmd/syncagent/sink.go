@@ -15,11 +15,7 @@ import (
 
 // Write implements mirror.Sink.
 func (s apiSource) Write(ctx context.Context, edits []mirror.Edit) (record.Version, error) {
-	ops := make([]*apiv1.Op, len(edits))
-	for i := range edits {
-		ops[i] = opOf(&edits[i])
-	}
-	r, err := s.client.KV.Batch(ctx, connect.NewRequest(&apiv1.BatchRequest{Ops: ops}))
+	w, err := s.write(ctx, edits)
 	if err != nil {
 		switch e := agent.ErrorOf(err); e.Code {
 		case agent.CodePrecondition:
@@ -29,8 +25,23 @@ func (s apiSource) Write(ctx context.Context, edits []mirror.Edit) (record.Versi
 		}
 		return record.Version{}, err
 	}
-	v, _, err := record.ParseVersion(r.Msg.GetVersion()) // without an index: that of the first
+	v, _, err := record.ParseVersion(w.GetVersion()) // without an index: that of the first
 	return v, err
+}
+
+func (s apiSource) write(ctx context.Context, edits []mirror.Edit) (*apiv1.WriteResponse, error) {
+	ops := make([]*apiv1.Op, len(edits))
+	for i := range edits {
+		ops[i] = opOf(&edits[i])
+	}
+	if content := edits[0].Content; content != nil {
+		return s.client.Upload(ctx, ops[0].GetPut(), content)
+	}
+	r, err := s.client.KV.Batch(ctx, connect.NewRequest(&apiv1.BatchRequest{Ops: ops}))
+	if err != nil {
+		return nil, err
+	}
+	return r.Msg, nil
 }
 
 // opOf translates an edit of a mirror.

@@ -40,30 +40,42 @@ func (s apiSource) Fetch(ctx context.Context, paths []string, fn func(mirror.Fil
 	for _, path := range paths {
 		g.Go(func() error {
 			r, err := s.client.KV.Get(ctx, connect.NewRequest(&apiv1.GetRequest{Path: path}))
-			f := mirror.File{Path: path}
-			var content io.Reader
-			switch e := agent.ErrorOf(err); {
-			case e == nil:
-				content = bytes.NewReader(r.Msg.GetEntry().GetValue())
-				if f, err = fileOf(r.Msg.GetEntry()); err != nil {
-					return err
-				}
-			case e.Code == agent.CodeNotFound:
-				return nil
-			case e.Code == agent.CodeCorrupt:
-				content = failedReader{err} // wrong with this path alone
-			default:
-				return err
-			}
 			one.Lock()
 			defer one.Unlock()
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			return fn(f, content)
+			if e := agent.ErrorOf(err); e != nil && e.Code == agent.CodeTooLarge {
+				entry, content, err := s.client.Download(ctx, path, "")
+				return handOver(path, entry, content, err, fn)
+			}
+			if err != nil {
+				return handOver(path, nil, nil, err, fn)
+			}
+			e := r.Msg.GetEntry()
+			return handOver(path, e, io.NopCloser(bytes.NewReader(e.GetValue())), nil, fn)
 		})
 	}
 	return g.Wait()
+}
+
+// handOver calls fn for what the agent answered for a path.
+func handOver(path string, e *apiv1.Entry, content io.ReadCloser, err error, fn func(mirror.File, io.Reader) error) error {
+	switch failed := agent.ErrorOf(err); {
+	case failed == nil:
+	case failed.Code == agent.CodeNotFound:
+		return nil
+	case failed.Code == agent.CodeCorrupt:
+		return fn(mirror.File{Path: path}, failedReader{err}) // wrong with this path alone
+	default:
+		return err
+	}
+	defer content.Close() //nolint:errcheck // read only
+	f, err := fileOf(e)
+	if err != nil {
+		return err
+	}
+	return fn(f, content)
 }
 
 // failedReader gives an error in place of content.

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -29,7 +28,8 @@ const (
 type edit struct {
 	item item
 	Edit
-	base base // without its version
+	large bool // the content goes as a stream, and the edit alone
+	base  base // without its version
 }
 
 // exchange makes local changes part of the source.
@@ -62,6 +62,12 @@ func (s *session) exchange(ctx context.Context, p *plan) error {
 		if same && (!s.m.o.PreserveMode || i.have.mode == i.want.mode) {
 			e.base.version = i.want.version
 			if err := s.agree([]edit{e}); err != nil {
+				return err
+			}
+			continue
+		}
+		if e.large {
+			if err := errors.Join(flush(), s.write(ctx, []edit{e})); err != nil {
 				return err
 			}
 			continue
@@ -106,23 +112,28 @@ func (s *session) edit(i item) (e edit, ok bool, err error) {
 		s.young[i.path] = struct{}{}
 		return e, false, nil
 	}
-	if i.have.size > record.MaxInlineValue {
-		return e, false, s.fault(i.path, fmt.Errorf("%d bytes, the limit is %d", i.have.size, record.MaxInlineValue))
-	}
-	e.Value, err = s.tree.read(i.path, i.have.print)
-	if errors.Is(err, errSwapped) || errors.Is(err, fs.ErrNotExist) {
-		s.young[i.path] = struct{}{} // it is changing at this moment
-		return e, false, nil
+	if e.large = i.have.size > record.MaxInlineValue; e.large {
+		e.base, err = s.tree.sum(i.path, i.have.print)
+	} else if e.Value, err = s.tree.read(i.path, i.have.print); err == nil {
+		e.base = base{hash: sha256.Sum256(e.Value), size: int64(len(e.Value))}
 	}
 	if err != nil {
-		return e, false, s.fault(i.path, err)
+		return e, false, s.unsteady(i, err)
 	}
-	e.base = base{hash: sha256.Sum256(e.Value), size: int64(len(e.Value))}
 	e.Mode = i.want.given
 	if s.m.o.PreserveMode {
 		e.Mode = uint16(i.have.mode)
 	}
 	return e, true, nil
+}
+
+// unsteady deals with a file that could not be read whole.
+func (s *session) unsteady(i item, err error) error {
+	if errors.Is(err, errSwapped) || errors.Is(err, fs.ErrNotExist) {
+		s.young[i.path] = struct{}{} // it is changing at this moment
+		return nil
+	}
+	return s.fault(i.path, err)
 }
 
 // write puts edits into the source: all at once, or one by one if one of them is not possible.
@@ -134,8 +145,19 @@ func (s *session) write(ctx context.Context, batch []edit) error {
 	for n := range batch {
 		edits[n] = batch[n].Edit
 	}
+	var content *steady
+	if batch[0].large {
+		var err error
+		if content, err = s.tree.steady(batch[0].item.path, batch[0].item.have.print); err != nil {
+			return s.unsteady(batch[0].item, err)
+		}
+		defer content.Close() //nolint:errcheck // read only
+		edits[0].Content = content
+	}
 	v, err := s.m.sink.Write(ctx, edits)
 	switch {
+	case err != nil && content != nil && content.failed != nil:
+		return s.unsteady(batch[0].item, content.failed)
 	case err == nil:
 		for n := range batch {
 			batch[n].base.version = v
@@ -204,10 +226,33 @@ func (s *session) clash(ctx context.Context, i item, p *plan) error {
 	if err != nil || !ok {
 		return err
 	}
-	// The source forgets nothing that it has shown: so it shows ours for a moment, and then its own again.
-	theirs, ok, err := s.fetchOne(ctx, i)
-	if err != nil || !ok {
-		return err
+	abs, found := s.want.absolute(i.path), false
+	err = s.m.src.Fetch(ctx, []string{abs}, func(f File, r io.Reader) error {
+		if found = f.Path == abs && f.Version == i.want.version; !found {
+			return nil
+		}
+		return s.yield(ctx, e, f, r)
+	})
+	if err != nil {
+		return fmt.Errorf("fetch files: %w", err)
+	}
+	if !found {
+		s.moved++
+	}
+	return nil
+}
+
+// yield makes a local edit a part of the history of its path. The source forgets nothing that it has shown: so it shows
+// ours for a moment, and then its own again.
+func (s *session) yield(ctx context.Context, e edit, f File, r io.Reader) error {
+	i := e.item
+	theirs := Edit{Path: f.Path, Mode: f.Mode, Expires: f.Expires}
+	if f.Size > record.MaxInlineValue {
+		theirs.Content = r
+	} else if value, err := io.ReadAll(r); err == nil {
+		theirs.Value = value
+	} else {
+		return s.fault(i.path, err)
 	}
 	if err := s.write(ctx, []edit{e}); err != nil {
 		return err
@@ -224,33 +269,10 @@ func (s *session) clash(ctx context.Context, i item, p *plan) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", theirs.Path, err)
 	}
-	s.want.put(File{Path: theirs.Path, Version: v, Mode: theirs.Mode, Size: int64(len(theirs.Value)), Expires: theirs.Expires}, s.mark)
+	s.want.put(File{Path: theirs.Path, Version: v, Mode: theirs.Mode, Size: f.Size, Expires: theirs.Expires}, s.mark)
 	s.young[i.path] = struct{}{} // look again, and take it
 	s.m.o.Log.Info("two edits of a path, the later one is the source's", "dir", s.m.o.Dir, "path", theirs.Path)
 	return nil
-}
-
-// fetchOne reads what the source shows of the item; not ok: it moved on.
-func (s *session) fetchOne(ctx context.Context, i item) (e Edit, ok bool, err error) {
-	abs := s.want.absolute(i.path)
-	err = s.m.src.Fetch(ctx, []string{abs}, func(f File, r io.Reader) error {
-		if f.Path != abs || f.Version != i.want.version {
-			return nil
-		}
-		value, err := io.ReadAll(r)
-		if err != nil {
-			return s.fault(i.path, err)
-		}
-		e, ok = Edit{Path: abs, Value: value, Mode: f.Mode, Expires: f.Expires}, true
-		return nil
-	})
-	if err != nil {
-		return e, false, fmt.Errorf("fetch files: %w", err)
-	}
-	if !ok {
-		s.moved++
-	}
-	return e, ok, nil
 }
 
 // setAside gives a local file that lost a name of its own, under which it is put; the source's takes its place.
@@ -298,36 +320,4 @@ func (s *session) driftReason(i item) string {
 		return "it is no regular file"
 	}
 	return "it was changed in the store by somebody else"
-}
-
-// read gives a regular file's content if it still looks like before, and does afterwards.
-func (t *tree) read(rel string, before print) ([]byte, error) {
-	d, err := t.open(parent(rel))
-	if err != nil {
-		return nil, err
-	}
-	info, err := d.Lstat(name(rel))
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || printOf(info) != before {
-		return nil, errSwapped
-	}
-	f, err := d.Open(name(rel), readFlags, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // read only
-	var buf bytes.Buffer
-	if _, err := io.Copy(&buf, io.LimitReader(f, before.size+1)); err != nil {
-		return nil, err
-	}
-	after, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if printOf(after) != before || int64(buf.Len()) != before.size {
-		return nil, errSwapped
-	}
-	return buf.Bytes(), nil
 }

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"syncagent/crdtstore/record"
@@ -24,6 +25,7 @@ type Edit struct {
 	Path    string
 	Delete  bool
 	Value   []byte
+	Content io.Reader      // in place of Value, if that has more than 256 KiB: such an edit comes alone, and is read once
 	Mode    uint16         // permission bits, 0 for none
 	Expires time.Time      // zero: never
 	Shown   record.Version // what the source must show at the path; zero: nothing

@@ -26,8 +26,10 @@ type fakeSource struct {
 	down    error                       // what all calls return, if set
 	broken  map[string]error            // paths whose content cannot be read
 	onFetch func(*fakeSource, []string) // called, unlocked, before a fetch
-	clock   bool                        // versions tell the time
-	history map[string][]string         // all values that a path ever had
+	// onContent is called before the content of an edit is read.
+	onContent func()
+	clock     bool                // versions tell the time
+	history   map[string][]string // all values that a path ever had
 }
 
 type fakeFile struct {
@@ -85,6 +87,19 @@ func (s *fakeSource) now() record.HLC {
 
 // Write implements Sink.
 func (s *fakeSource) Write(_ context.Context, edits []Edit) (record.Version, error) {
+	if c := edits[0].Content; c != nil {
+		if s.onContent != nil {
+			s.onContent()
+		}
+		value, err := io.ReadAll(c)
+		if err != nil {
+			return record.Version{}, err
+		}
+		if len(edits) > 1 || len(value) <= record.MaxInlineValue {
+			panic("a large edit comes alone")
+		}
+		edits[0].Value = value
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down != nil {
@@ -97,6 +112,9 @@ func (s *fakeSource) Write(_ context.Context, edits []Edit) (record.Version, err
 		}
 		if s.files[e.Path].Version != e.Shown {
 			return record.Version{}, fmt.Errorf("%s: %w", e.Path, ErrConflict)
+		}
+		if len(e.Value) > record.MaxInlineValue && e.Content == nil {
+			return record.Version{}, fmt.Errorf("%s: %w", e.Path, ErrRefused)
 		}
 		o := op{path: e.Path, value: e.Value, mode: e.Mode}
 		if e.Delete {
