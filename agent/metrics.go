@@ -75,6 +75,9 @@ var (
 	descSkew      = gauge("peer_clock_skew_seconds", "A peer's clock minus ours.", "peer")
 	descFiles     = gauge("mirror_files", "Files of a mirror.", "mirror")
 	descMirrorErr = gauge("mirror_failing", "1 when a mirror has an error.", "mirror")
+	descRuns      = gauge("trigger_runs_total", "Commands run by triggers since the agent started or was reloaded.")
+	descFailing   = gauge("triggers_failing", "Triggers whose last run failed.")
+	descWaiting   = gauge("triggers_pending", "Triggers that have a change and have not run for it yet.")
 )
 
 // Describe sends nothing: which metrics there are depends on peers and mirrors (an unchecked collector).
@@ -111,11 +114,20 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	set(descKnown, float64(len(peers)))
-	mirrors, _ := c.s.mirrors.Status()
-	for _, m := range mirrors {
-		set(descFiles, float64(m.GetFiles()), m.GetName())
-		set(descMirrorErr, asFloat(m.GetLastError() != ""), m.GetName())
+	mirrors, triggers := c.s.mirrors.Status()
+	for i, m := range mirrors {
+		set(descFiles, float64(m.GetFiles()), publicName(m, i))
+		set(descMirrorErr, asFloat(m.GetLastError() != ""), publicName(m, i))
 	}
+	var runs, failing, pending float64
+	for _, t := range triggers {
+		runs += float64(t.GetRuns())
+		failing += asFloat(t.GetLastExit() != 0)
+		pending += asFloat(t.GetPending())
+	}
+	out <- prometheus.MustNewConstMetric(descRuns, prometheus.CounterValue, runs)
+	set(descFailing, failing)
+	set(descWaiting, pending)
 }
 
 func asFloat(b bool) float64 {

@@ -102,8 +102,8 @@ func mirrorView(i int, m *apiv1.Mirror, full bool) page.Mirror {
 	}
 	if full {
 		v.Dir, v.Error = m.GetDir(), m.GetLastError()
-	} else if m.GetName() == m.GetPrefix() {
-		v.Name = fmt.Sprintf("mirrors[%d]", i) // without a name of its own it is called by its prefix
+	} else {
+		v.Name = publicName(m, i)
 	}
 	return v
 }

@@ -85,14 +85,21 @@ func withoutNames(r *apiv1.StatusResponse) {
 		a.Message, a.Subject = "", ""
 	}
 	for i, m := range r.GetMirrors() {
-		if m.GetName() == m.GetPrefix() { // without a name of its own it is called by its prefix
-			m.Name = fmt.Sprintf("mirrors[%d]", i)
-		}
+		m.Name = publicName(m, i)
 		m.Prefix, m.Dir, m.LastError = "", "", ""
 	}
 	for _, t := range r.GetTriggers() {
 		t.Path, t.Command, t.LastOutput = "", "", ""
 	}
+}
+
+// publicName is what the ith mirror is called where names of paths do not belong: without a name of its own it is called
+// by its prefix elsewhere.
+func publicName(m *apiv1.Mirror, i int) string {
+	if m.GetName() == m.GetPrefix() {
+		return fmt.Sprintf("mirrors[%d]", i)
+	}
+	return m.GetName()
 }
 
 func (s *service) Peers(context.Context, *connect.Request[apiv1.PeersRequest]) (*connect.Response[apiv1.PeersResponse], error) {
