@@ -25,7 +25,7 @@ var AlarmKinds = []AlarmKind{
 		"install the version of syncagent that the other hosts run", false},
 	{"disk-full", "less than store.min_free is left: nothing is written or taken in", "free space on the disk of data_dir, or lower store.min_free", false},
 	{alarmClock, "this host's clock is more than five minutes from that of most peers: writes are refused",
-		"mend the time service of this host; agent time never goes back, so if it was ahead, keep the agent stopped for as long as it was", false},
+		"mend the time service of this host; agent time never goes back, so if it was ahead, run syncagent doctor --reset-clock once the clock is right", false},
 	{"corrupt", "something that was stored does not have its hash any more",
 		"check the disk; stop the agent, move its store away and start it: the other agents fill it again", true},
 	{"store-damaged", "the store could not be read; it was moved aside, and filled from what still verified and from the peers",

@@ -445,3 +445,9 @@ var errBroken = errors.New("broken")
 func (f *fakeStore) Backup(context.Context, record.PublicKey, crdtstore.BackupHead, io.Writer, func(done, total int64)) (crdtstore.BackupHead, error) {
 	return crdtstore.BackupHead{}, errors.ErrUnsupported
 }
+
+func (f *fakeStore) PolicyTaken([32]byte) time.Time { return time.Time{} }
+
+func (f *fakeStore) RequestScrub() error { return nil }
+
+func (f *fakeStore) ResetClock(context.Context) (time.Duration, error) { return 0, nil }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"syncagent/acl"
 	apiv1 "syncagent/agent/api/v1"
@@ -23,6 +24,9 @@ func (s *service) Log(ctx context.Context, _ *connect.Request[apiv1.LogRequest])
 		text := &apiv1.PolicyText{
 			Signed: signed.Encode(), Serial: signed.Serial, Hash: hex.EncodeToString(signed.Hash[:]),
 			InForce: p != nil && p.Hash() == signed.Hash, Revokes: int64(len(signed.File.Revoked)),
+		}
+		if t := s.store.PolicyTaken(signed.Hash); !t.IsZero() {
+			text.Taken = timestamppb.New(t)
 		}
 		for _, sig := range signed.Signatures {
 			text.Signers = append(text.Signers, sig.Admin.String())

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"io"
+	"time"
 
 	"syncagent/acl"
 	apiv1 "syncagent/agent/api/v1"
@@ -33,6 +34,11 @@ type store interface {
 	Policy() policy
 	// PolicyText is the signed text in force.
 	PolicyText() []byte
+	// PolicyTaken tells when a kept text came, by the hash of it; the zero time if that is not known.
+	PolicyTaken(hash [32]byte) time.Time
+	// RequestScrub has the next start rewrite the store; ResetClock sets agent time back to the host's.
+	RequestScrub() error
+	ResetClock(ctx context.Context) (back time.Duration, err error)
 	// Policies are the signed texts that are kept, the one in force first.
 	Policies() [][]byte
 	Stats() crdtstore.Stats

@@ -139,6 +139,27 @@ func (s *service) ConfirmMirror(ctx context.Context, r *connect.Request[apiv1.Co
 	return connect.NewResponse(&apiv1.ConfirmMirrorResponse{Removals: int64(n)}), nil
 }
 
+func (s *service) Scrub(ctx context.Context, _ *connect.Request[apiv1.ScrubRequest]) (*connect.Response[apiv1.ScrubResponse], error) {
+	if err := callerOf(ctx).mayControl("rewriting the store"); err != nil {
+		return nil, err
+	}
+	if err := s.store.RequestScrub(); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&apiv1.ScrubResponse{}), nil
+}
+
+func (s *service) ResetClock(ctx context.Context, _ *connect.Request[apiv1.ResetClockRequest]) (*connect.Response[apiv1.ResetClockResponse], error) {
+	if err := callerOf(ctx).mayControl("setting agent time back"); err != nil {
+		return nil, err
+	}
+	back, err := s.store.ResetClock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&apiv1.ResetClockResponse{BackS: back.Seconds()}), nil
+}
+
 func (s *service) Reload(ctx context.Context, _ *connect.Request[apiv1.ReloadRequest]) (*connect.Response[apiv1.ReloadResponse], error) {
 	if err := callerOf(ctx).mayControl("a reload"); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"syncagent/acl"
 	"syncagent/crdtstore/fault"
@@ -73,6 +74,17 @@ func (s *Store) Policies() [][]byte {
 	return texts
 }
 
+// PolicyTaken tells when this agent took a kept text, by agent time; the zero time if that is not known.
+func (s *Store) PolicyTaken(hash [32]byte) time.Time {
+	v := s.kv.View()
+	defer v.Close()
+	raw, ok, err := v.Get(takenKey(hash))
+	if err != nil || !ok || len(raw) != 8 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(be.Uint64(raw))).UTC()
+}
+
 // effective gives the text in force, nil if there is none: the highest of those that are not older than the floor. Older
 // ones are kept for their revoke lines.
 func (s *Store) effective(texts []*acl.Signed) *acl.Signed {
@@ -117,15 +129,14 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	}
 	r := newRows()
 	r.set(policyKey(req.signed.Serial, req.signed.Hash), req.signed.Encode())
+	r.set(takenKey(req.signed.Hash), u64(uint64(s.tick())))
 	kept := s.pruneTexts(texts, in, r)
 	print := fingerprint(kept)
 	r.set(policyMark, print[:])
 	c := s.counters
 	c.agentTime = s.tick()
 	c.voided = c.agentTime
-	c.generation++
-	c.place = record.Tag{}
-	c.withheld = 0
+	c.judgeAnew()
 	c.addFeed(r, s.run, []feedItem{{kind: feedPolicy}})
 	r.set(countersKey, c.encode())
 	fault.Point("policy.before-commit")
@@ -219,6 +230,7 @@ func (s *Store) pruneTexts(texts []*acl.Signed, in *acl.Signed, r *rows) []*acl.
 			continue
 		}
 		r.delete(policyKey(p.Serial, p.Hash))
+		r.delete(takenKey(p.Hash))
 	}
 	return kept
 }

@@ -42,6 +42,7 @@ type answerRequest struct {
 // queue is what the owner was asked to do and has not done yet.
 type queue struct {
 	policies []*policyRequest
+	clocks   []*clockRequest
 	ingests  []*ingestRequest
 	answers  []*answerRequest
 	chunks   []*chunkNews
@@ -49,13 +50,15 @@ type queue struct {
 }
 
 func (q *queue) empty() bool {
-	return len(q.policies)+len(q.ingests)+len(q.answers)+len(q.chunks)+len(q.writes) == 0
+	return len(q.policies)+len(q.clocks)+len(q.ingests)+len(q.answers)+len(q.chunks)+len(q.writes) == 0
 }
 
 func (q *queue) add(r any) {
 	switch r := r.(type) {
 	case *policyRequest:
 		q.policies = append(q.policies, r)
+	case *clockRequest:
+		q.clocks = append(q.clocks, r)
 	case *ingestRequest:
 		q.ingests = append(q.ingests, r)
 	case *answerRequest:
@@ -71,6 +74,9 @@ func (q *queue) add(r any) {
 func (q *queue) fail(err error) {
 	for _, r := range q.policies {
 		r.done <- err
+	}
+	for _, r := range q.clocks {
+		r.done <- clockResult{err: err}
 	}
 	for _, r := range q.ingests {
 		r.finish(err)

@@ -16,7 +16,7 @@ type Snapshot struct {
 	view     view
 	counters counters
 	policy   *acl.Policy
-	judge    bool // the rows are being put right after a policy change: judge what they say
+	judge    bool // the rows are being put right after a policy change or a reset of the clock: judge what they say
 	synced   bool // what it shows survives a power cut
 	now      int64
 }
@@ -90,7 +90,7 @@ func (n *Snapshot) item(path string, shown shownRow, value bool) (Item, error) {
 	if err != nil {
 		return Item{}, n.corrupt(path, err)
 	}
-	if n.judge && !n.may(s) {
+	if n.judge && !(n.may(s) && n.rules().due(s.version)) {
 		if s, err = n.next(k); err != nil {
 			return Item{}, err
 		}

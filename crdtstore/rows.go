@@ -20,6 +20,7 @@ import (
 //	t milliseconds, path key               -> nothing                    look at the path again then
 //	f number                               -> run, changes               the change feed
 //	p serial, hash                         -> signed policy text
+//	a hash                                 -> agent time                 when a policy text was taken
 //	q digest                               -> nothing                    blocks set aside
 //	mx                                     -> nothing                    rewrite the store at the next start
 //	c...                                   -> go-ds-crdt's heads
@@ -51,6 +52,8 @@ func chainPrefix(c chainID) []byte { return key('o', c.origin[:], u64(c.incarnat
 func chainKey(c chainID, seq uint64, d record.Digest) []byte {
 	return key('o', c.origin[:], u64(c.incarnation), u64(seq), d[:])
 }
+
+func takenKey(policy [32]byte) []byte { return key('a', policy[:]) }
 
 func slotKey(path record.Tag, v record.Version) []byte {
 	return v.Append(append(append(make([]byte, 0, 59), 's'), path[:]...))

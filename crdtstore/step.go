@@ -18,6 +18,11 @@ func (s *Store) step() error {
 		s.queue.policies = s.queue.policies[1:]
 		return s.switchPolicy(req)
 	}
+	if len(s.queue.clocks) > 0 {
+		req := s.queue.clocks[0]
+		s.queue.clocks = s.queue.clocks[1:]
+		return s.resetClock(req)
+	}
 	t := s.newTurn()
 	defer t.view.Close()
 	s.turn = t

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -193,7 +194,7 @@ func (c *cli) aclLogCmd() *cobra.Command {
 		Use:   "log",
 		Short: "List the policy texts that the agent keeps, the one in force first",
 		Long: "List the policy texts that the agent keeps: the one in force, the last ten, and all that\n" +
-			"revoke keys, which count for ever. `syncagent acl show SERIAL` prints one.",
+			"revoke keys, which count for ever, each with the time at which it came here. `syncagent acl show SERIAL` prints one.",
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := c.dial()
@@ -216,12 +217,19 @@ func (c *cli) printLog(texts []*apiv1.PolicyText) {
 	var rows [][]string
 	for _, t := range texts {
 		if c.json() {
-			printJSON(c.stdout, map[string]any{
+			line := map[string]any{
 				"serial": t.GetSerial(), "hash": t.GetHash(), "signers": t.GetSigners(), "in_force": t.GetInForce(), "revokes": t.GetRevokes(),
-			})
+			}
+			if t.GetTaken() != nil {
+				line["taken"] = t.GetTaken().AsTime().Format(time.RFC3339)
+			}
+			printJSON(c.stdout, line)
 			continue
 		}
-		state := ""
+		state, taken := "", "-"
+		if t.GetTaken() != nil {
+			taken = t.GetTaken().AsTime().Local().Format(time.DateTime)
+		}
 		if t.GetInForce() {
 			state = "in force"
 		}
@@ -230,11 +238,11 @@ func (c *cli) printLog(texts []*apiv1.PolicyText) {
 			signers = append(signers, "…"+s[max(0, len(s)-8):])
 		}
 		rows = append(rows, []string{
-			fmt.Sprint(t.GetSerial()), t.GetHash()[:min(12, len(t.GetHash()))], strings.Join(signers, " "), fmt.Sprint(t.GetRevokes()), state,
+			fmt.Sprint(t.GetSerial()), taken, t.GetHash()[:min(12, len(t.GetHash()))], strings.Join(signers, " "), fmt.Sprint(t.GetRevokes()), state,
 		})
 	}
 	if !c.json() {
-		table(c.stdout, []string{"SERIAL", "HASH", "SIGNED BY", "REVOKES", ""}, rows)
+		table(c.stdout, []string{"SERIAL", "TAKEN", "HASH", "SIGNED BY", "REVOKES", ""}, rows)
 	}
 }
 

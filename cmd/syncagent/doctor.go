@@ -1,27 +1,42 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"syncagent/agent"
+	apiv1 "syncagent/agent/api/v1"
 )
 
 const doctorHelp = `Check what commonly goes wrong: the configuration, keys and their modes, the agent and
 its alarms, the disk, each bootstrap address over TCP or UDP, clocks, the policy, mirrors
 and triggers. Nothing is changed. Each finding that is not ok says what to do.
 
+--reset-clock is the cure after this host's clock ran ahead and was mended: agent time,
+which never goes back by itself, is set to the clock. What was written ahead of time is
+hidden until it is due, so versions of such paths go back here.
+
+--scrub has the next start of the agent rewrite its store, so that no byte is left on the
+disk of what was deleted, or withdrawn from this host. It needs as much free disk again.
+
 Exit code 1 if something failed; warnings alone are 0.`
 
 func (c *cli) doctorCmd() *cobra.Command {
-	return &cobra.Command{
+	var scrub, resetClock bool
+	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check configuration, agent, network and clocks",
 		Long:  doctorHelp,
 		Args:  args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if scrub && resetClock {
+				return usagef("--scrub and --reset-clock are two things; ask for one")
+			}
 			ctx, cancel := c.bounded(cmd.Context())
 			defer cancel()
 			cfg, err := c.loadConfig(c.overrides())
@@ -33,6 +48,12 @@ func (c *cli) doctorCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			switch {
+			case resetClock:
+				return c.resetClock(ctx, client)
+			case scrub:
+				return c.scrub(ctx, client)
+			}
 			findings := agent.Diagnose(ctx, cfg, client, readBuildInfo().Version)
 			if err := cmd.Context().Err(); err != nil {
 				return err // interrupted: what was found says nothing
@@ -40,6 +61,38 @@ func (c *cli) doctorCmd() *cobra.Command {
 			return c.report(findings)
 		},
 	}
+	cmd.Flags().BoolVar(&scrub, "scrub", false, "have the next start rewrite the store, to leave no deleted byte in it")
+	cmd.Flags().BoolVar(&resetClock, "reset-clock", false, "set agent time back to this host's clock")
+	return cmd
+}
+
+func (c *cli) resetClock(ctx context.Context, client *agent.Client) error {
+	r, err := client.Agent.ResetClock(ctx, connect.NewRequest(&apiv1.ResetClockRequest{}))
+	if err != nil {
+		return err
+	}
+	back := time.Duration(r.Msg.GetBackS() * float64(time.Second))
+	switch {
+	case c.json():
+		printJSON(c.stdout, map[string]any{"back_s": r.Msg.GetBackS()})
+	case back == 0:
+		fmt.Fprintln(c.stdout, "agent time is not ahead of this host's clock; nothing is changed")
+	default:
+		fmt.Fprintf(c.stdout, "agent time is set back by %s; what was written ahead of time is hidden until it is due\n", back.Round(time.Second))
+	}
+	return nil
+}
+
+func (c *cli) scrub(ctx context.Context, client *agent.Client) error {
+	if _, err := client.Agent.Scrub(ctx, connect.NewRequest(&apiv1.ScrubRequest{})); err != nil {
+		return err
+	}
+	if c.json() {
+		printJSON(c.stdout, map[string]any{"scrub": "next start"})
+		return nil
+	}
+	fmt.Fprintln(c.stdout, "the store will be rewritten when the agent starts the next time: restart it")
+	return nil
 }
 
 // report prints findings, and fails if one of them is a failure.

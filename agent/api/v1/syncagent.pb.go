@@ -3192,6 +3192,159 @@ func (x *ReloadResponse) GetWaiting() []string {
 	return nil
 }
 
+type ScrubRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubRequest) Reset() {
+	*x = ScrubRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubRequest) ProtoMessage() {}
+
+func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
+func (*ScrubRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+}
+
+type ScrubResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubResponse) Reset() {
+	*x = ScrubResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubResponse) ProtoMessage() {}
+
+func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubResponse.ProtoReflect.Descriptor instead.
+func (*ScrubResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+}
+
+type ResetClockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetClockRequest) Reset() {
+	*x = ResetClockRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetClockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetClockRequest) ProtoMessage() {}
+
+func (x *ResetClockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetClockRequest.ProtoReflect.Descriptor instead.
+func (*ResetClockRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+}
+
+type ResetClockResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By how much agent time was set back; 0: it was not ahead.
+	BackS         float64 `protobuf:"fixed64,1,opt,name=back_s,json=backS,proto3" json:"back_s,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetClockResponse) Reset() {
+	*x = ResetClockResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetClockResponse) ProtoMessage() {}
+
+func (x *ResetClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetClockResponse.ProtoReflect.Descriptor instead.
+func (*ResetClockResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ResetClockResponse) GetBackS() float64 {
+	if x != nil {
+		return x.BackS
+	}
+	return 0
+}
+
 type BackupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3200,7 +3353,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3212,7 +3365,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3378,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
 }
 
 type BackupResponse struct {
@@ -3247,7 +3400,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3259,7 +3412,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3272,7 +3425,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -3325,7 +3478,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3337,7 +3490,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3350,7 +3503,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
 }
 
 type ShowResponse struct {
@@ -3366,7 +3519,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +3531,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3391,7 +3544,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -3425,7 +3578,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +3590,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +3603,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -3471,7 +3624,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3483,7 +3636,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3496,7 +3649,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -3521,7 +3674,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3533,7 +3686,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3546,7 +3699,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
 }
 
 type LogResponse struct {
@@ -3558,7 +3711,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +3723,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3736,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *LogResponse) GetTexts() []*PolicyText {
@@ -3603,14 +3756,16 @@ type PolicyText struct {
 	Signers []string `protobuf:"bytes,4,rep,name=signers,proto3" json:"signers,omitempty"`
 	InForce bool     `protobuf:"varint,5,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
 	// Number of its revoke lines.
-	Revokes       int64 `protobuf:"varint,6,opt,name=revokes,proto3" json:"revokes,omitempty"`
+	Revokes int64 `protobuf:"varint,6,opt,name=revokes,proto3" json:"revokes,omitempty"`
+	// When this agent took it; absent if it does not know.
+	Taken         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=taken,proto3" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PolicyText) Reset() {
 	*x = PolicyText{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3622,7 +3777,7 @@ func (x *PolicyText) String() string {
 func (*PolicyText) ProtoMessage() {}
 
 func (x *PolicyText) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3635,7 +3790,7 @@ func (x *PolicyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
 func (*PolicyText) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PolicyText) GetSigned() []byte {
@@ -3680,6 +3835,13 @@ func (x *PolicyText) GetRevokes() int64 {
 	return 0
 }
 
+func (x *PolicyText) GetTaken() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Taken
+	}
+	return nil
+}
+
 type PreviewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A policy text, signed or not; its network and serial do not count.
@@ -3690,7 +3852,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3702,7 +3864,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3715,7 +3877,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PreviewRequest) GetText() []byte {
@@ -3734,7 +3896,7 @@ type PreviewResponse struct {
 
 func (x *PreviewResponse) Reset() {
 	*x = PreviewResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3746,7 +3908,7 @@ func (x *PreviewResponse) String() string {
 func (*PreviewResponse) ProtoMessage() {}
 
 func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3759,7 +3921,7 @@ func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewResponse.ProtoReflect.Descriptor instead.
 func (*PreviewResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PreviewResponse) GetChanges() []*PathChange {
@@ -3785,7 +3947,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3797,7 +3959,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3810,7 +3972,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{55}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PathChange) GetPath() string {
@@ -3853,7 +4015,7 @@ type WrittenRequest struct {
 
 func (x *WrittenRequest) Reset() {
 	*x = WrittenRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3865,7 +4027,7 @@ func (x *WrittenRequest) String() string {
 func (*WrittenRequest) ProtoMessage() {}
 
 func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3878,7 +4040,7 @@ func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRequest.ProtoReflect.Descriptor instead.
 func (*WrittenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{56}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *WrittenRequest) GetAuthor() string {
@@ -3904,7 +4066,7 @@ type WrittenResponse struct {
 
 func (x *WrittenResponse) Reset() {
 	*x = WrittenResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3916,7 +4078,7 @@ func (x *WrittenResponse) String() string {
 func (*WrittenResponse) ProtoMessage() {}
 
 func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3929,7 +4091,7 @@ func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenResponse.ProtoReflect.Descriptor instead.
 func (*WrittenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{57}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *WrittenResponse) GetEntries() []*WrittenEntry {
@@ -3951,7 +4113,7 @@ type WrittenEntry struct {
 
 func (x *WrittenEntry) Reset() {
 	*x = WrittenEntry{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3963,7 +4125,7 @@ func (x *WrittenEntry) String() string {
 func (*WrittenEntry) ProtoMessage() {}
 
 func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3976,7 +4138,7 @@ func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenEntry.ProtoReflect.Descriptor instead.
 func (*WrittenEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{58}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *WrittenEntry) GetEntry() *Entry {
@@ -4007,7 +4169,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4019,7 +4181,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4032,7 +4194,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{59}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -4067,7 +4229,7 @@ type CompareRequest struct {
 
 func (x *CompareRequest) Reset() {
 	*x = CompareRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4079,7 +4241,7 @@ func (x *CompareRequest) String() string {
 func (*CompareRequest) ProtoMessage() {}
 
 func (x *CompareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4092,7 +4254,7 @@ func (x *CompareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
 func (*CompareRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{60}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CompareRequest) GetPeerId() string {
@@ -4130,7 +4292,7 @@ type CompareResponse struct {
 
 func (x *CompareResponse) Reset() {
 	*x = CompareResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +4304,7 @@ func (x *CompareResponse) String() string {
 func (*CompareResponse) ProtoMessage() {}
 
 func (x *CompareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +4317,7 @@ func (x *CompareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareResponse.ProtoReflect.Descriptor instead.
 func (*CompareResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{61}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CompareResponse) GetSameBlocks() bool {
@@ -4228,7 +4390,7 @@ type PathDifference struct {
 
 func (x *PathDifference) Reset() {
 	*x = PathDifference{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4240,7 +4402,7 @@ func (x *PathDifference) String() string {
 func (*PathDifference) ProtoMessage() {}
 
 func (x *PathDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4253,7 +4415,7 @@ func (x *PathDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathDifference.ProtoReflect.Descriptor instead.
 func (*PathDifference) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{62}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PathDifference) GetPath() string {
@@ -4306,7 +4468,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4318,7 +4480,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4331,7 +4493,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{63}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *UploadRequest) GetPut() *PutRequest {
@@ -4366,7 +4528,7 @@ type DownloadRequest struct {
 
 func (x *DownloadRequest) Reset() {
 	*x = DownloadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +4540,7 @@ func (x *DownloadRequest) String() string {
 func (*DownloadRequest) ProtoMessage() {}
 
 func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +4553,7 @@ func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadRequest.ProtoReflect.Descriptor instead.
 func (*DownloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{64}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *DownloadRequest) GetPath() string {
@@ -4420,7 +4582,7 @@ type DownloadResponse struct {
 
 func (x *DownloadResponse) Reset() {
 	*x = DownloadResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4432,7 +4594,7 @@ func (x *DownloadResponse) String() string {
 func (*DownloadResponse) ProtoMessage() {}
 
 func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4445,7 +4607,7 @@ func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadResponse.ProtoReflect.Descriptor instead.
 func (*DownloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{65}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DownloadResponse) GetEntry() *Entry {
@@ -4687,7 +4849,12 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\rReloadRequest\"D\n" +
 	"\x0eReloadResponse\x12\x18\n" +
 	"\aapplied\x18\x01 \x03(\tR\aapplied\x12\x18\n" +
-	"\awaiting\x18\x02 \x03(\tR\awaiting\"\x0f\n" +
+	"\awaiting\x18\x02 \x03(\tR\awaiting\"\x0e\n" +
+	"\fScrubRequest\"\x0f\n" +
+	"\rScrubResponse\"\x13\n" +
+	"\x11ResetClockRequest\"+\n" +
+	"\x12ResetClockResponse\x12\x15\n" +
+	"\x06back_s\x18\x01 \x01(\x01R\x05backS\"\x0f\n" +
 	"\rBackupRequest\"\xc1\x01\n" +
 	"\x0eBackupResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x1f\n" +
@@ -4711,7 +4878,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\n" +
 	"LogRequest\"=\n" +
 	"\vLogResponse\x12.\n" +
-	"\x05texts\x18\x01 \x03(\v2\x18.syncagent.v1.PolicyTextR\x05texts\"\x9f\x01\n" +
+	"\x05texts\x18\x01 \x03(\v2\x18.syncagent.v1.PolicyTextR\x05texts\"\xd1\x01\n" +
 	"\n" +
 	"PolicyText\x12\x16\n" +
 	"\x06signed\x18\x01 \x01(\fR\x06signed\x12\x16\n" +
@@ -4719,7 +4886,8 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x04hash\x18\x03 \x01(\tR\x04hash\x12\x18\n" +
 	"\asigners\x18\x04 \x03(\tR\asigners\x12\x19\n" +
 	"\bin_force\x18\x05 \x01(\bR\ainForce\x12\x18\n" +
-	"\arevokes\x18\x06 \x01(\x03R\arevokes\"$\n" +
+	"\arevokes\x18\x06 \x01(\x03R\arevokes\x120\n" +
+	"\x05taken\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05taken\"$\n" +
 	"\x0ePreviewRequest\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\fR\x04text\"E\n" +
 	"\x0fPreviewResponse\x122\n" +
@@ -4810,7 +4978,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse\x12D\n" +
 	"\x06Upload\x12\x1b.syncagent.v1.UploadRequest\x1a\x1b.syncagent.v1.WriteResponse(\x01\x12K\n" +
 	"\bDownload\x12\x1d.syncagent.v1.DownloadRequest\x1a\x1e.syncagent.v1.DownloadResponse0\x01\x12F\n" +
-	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse2\x9a\x05\n" +
+	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse2\xad\x06\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
 	"\x05Peers\x12\x1a.syncagent.v1.PeersRequest\x1a\x1b.syncagent.v1.PeersResponse\x12O\n" +
@@ -4820,7 +4988,10 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x02ID\x12\x17.syncagent.v1.IDRequest\x1a\x18.syncagent.v1.IDResponse\x12C\n" +
 	"\x06Reload\x12\x1b.syncagent.v1.ReloadRequest\x1a\x1c.syncagent.v1.ReloadResponse\x12X\n" +
 	"\rConfirmMirror\x12\".syncagent.v1.ConfirmMirrorRequest\x1a#.syncagent.v1.ConfirmMirrorResponse\x12F\n" +
-	"\aCompare\x12\x1c.syncagent.v1.CompareRequest\x1a\x1d.syncagent.v1.CompareResponse\x12E\n" +
+	"\aCompare\x12\x1c.syncagent.v1.CompareRequest\x1a\x1d.syncagent.v1.CompareResponse\x12@\n" +
+	"\x05Scrub\x12\x1a.syncagent.v1.ScrubRequest\x1a\x1b.syncagent.v1.ScrubResponse\x12O\n" +
+	"\n" +
+	"ResetClock\x12\x1f.syncagent.v1.ResetClockRequest\x1a .syncagent.v1.ResetClockResponse\x12E\n" +
 	"\x06Backup\x12\x1b.syncagent.v1.BackupRequest\x1a\x1c.syncagent.v1.BackupResponse0\x012\xd9\x02\n" +
 	"\x06Policy\x12=\n" +
 	"\x04Show\x12\x19.syncagent.v1.ShowRequest\x1a\x1a.syncagent.v1.ShowResponse\x12@\n" +
@@ -4842,7 +5013,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(Stage)(0),                    // 0: syncagent.v1.Stage
 	(EventType)(0),                // 1: syncagent.v1.EventType
@@ -4892,44 +5063,48 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*IDResponse)(nil),            // 45: syncagent.v1.IDResponse
 	(*ReloadRequest)(nil),         // 46: syncagent.v1.ReloadRequest
 	(*ReloadResponse)(nil),        // 47: syncagent.v1.ReloadResponse
-	(*BackupRequest)(nil),         // 48: syncagent.v1.BackupRequest
-	(*BackupResponse)(nil),        // 49: syncagent.v1.BackupResponse
-	(*ShowRequest)(nil),           // 50: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 51: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 52: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 53: syncagent.v1.ApplyResponse
-	(*LogRequest)(nil),            // 54: syncagent.v1.LogRequest
-	(*LogResponse)(nil),           // 55: syncagent.v1.LogResponse
-	(*PolicyText)(nil),            // 56: syncagent.v1.PolicyText
-	(*PreviewRequest)(nil),        // 57: syncagent.v1.PreviewRequest
-	(*PreviewResponse)(nil),       // 58: syncagent.v1.PreviewResponse
-	(*PathChange)(nil),            // 59: syncagent.v1.PathChange
-	(*WrittenRequest)(nil),        // 60: syncagent.v1.WrittenRequest
-	(*WrittenResponse)(nil),       // 61: syncagent.v1.WrittenResponse
-	(*WrittenEntry)(nil),          // 62: syncagent.v1.WrittenEntry
-	(*ErrorInfo)(nil),             // 63: syncagent.v1.ErrorInfo
-	(*CompareRequest)(nil),        // 64: syncagent.v1.CompareRequest
-	(*CompareResponse)(nil),       // 65: syncagent.v1.CompareResponse
-	(*PathDifference)(nil),        // 66: syncagent.v1.PathDifference
-	(*UploadRequest)(nil),         // 67: syncagent.v1.UploadRequest
-	(*DownloadRequest)(nil),       // 68: syncagent.v1.DownloadRequest
-	(*DownloadResponse)(nil),      // 69: syncagent.v1.DownloadResponse
-	(*timestamppb.Timestamp)(nil), // 70: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 71: google.protobuf.Duration
+	(*ScrubRequest)(nil),          // 48: syncagent.v1.ScrubRequest
+	(*ScrubResponse)(nil),         // 49: syncagent.v1.ScrubResponse
+	(*ResetClockRequest)(nil),     // 50: syncagent.v1.ResetClockRequest
+	(*ResetClockResponse)(nil),    // 51: syncagent.v1.ResetClockResponse
+	(*BackupRequest)(nil),         // 52: syncagent.v1.BackupRequest
+	(*BackupResponse)(nil),        // 53: syncagent.v1.BackupResponse
+	(*ShowRequest)(nil),           // 54: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 55: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 56: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 57: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 58: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 59: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 60: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 61: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 62: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 63: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 64: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 65: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 66: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 67: syncagent.v1.ErrorInfo
+	(*CompareRequest)(nil),        // 68: syncagent.v1.CompareRequest
+	(*CompareResponse)(nil),       // 69: syncagent.v1.CompareResponse
+	(*PathDifference)(nil),        // 70: syncagent.v1.PathDifference
+	(*UploadRequest)(nil),         // 71: syncagent.v1.UploadRequest
+	(*DownloadRequest)(nil),       // 72: syncagent.v1.DownloadRequest
+	(*DownloadResponse)(nil),      // 73: syncagent.v1.DownloadResponse
+	(*timestamppb.Timestamp)(nil), // 74: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 75: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	70, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	70, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	71, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	74, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	74, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	75, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	5,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	6,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	7,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
 	4,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
-	71, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	75, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
 	0,  // 8: syncagent.v1.WaitRequest.stage:type_name -> syncagent.v1.Stage
 	14, // 9: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
 	0,  // 10: syncagent.v1.HostProgress.stage:type_name -> syncagent.v1.Stage
-	71, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
+	75, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
 	14, // 12: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
 	4,  // 13: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
 	4,  // 14: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
@@ -4940,84 +5115,89 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	33, // 19: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
 	34, // 20: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
 	35, // 21: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	70, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	74, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
 	33, // 23: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	56, // 24: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	59, // 25: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
-	4,  // 26: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
-	4,  // 27: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	70, // 28: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
-	62, // 29: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
-	4,  // 30: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
-	66, // 31: syncagent.v1.CompareResponse.paths:type_name -> syncagent.v1.PathDifference
-	2,  // 32: syncagent.v1.PathDifference.kind:type_name -> syncagent.v1.DifferenceKind
-	3,  // 33: syncagent.v1.PathDifference.reason:type_name -> syncagent.v1.DifferenceReason
-	5,  // 34: syncagent.v1.UploadRequest.put:type_name -> syncagent.v1.PutRequest
-	20, // 35: syncagent.v1.UploadRequest.relay:type_name -> syncagent.v1.RelayRequest
-	4,  // 36: syncagent.v1.DownloadResponse.entry:type_name -> syncagent.v1.Entry
-	5,  // 37: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	21, // 38: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	23, // 39: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	25, // 40: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	6,  // 41: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	8,  // 42: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	27, // 43: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	10, // 44: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
-	12, // 45: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
-	17, // 46: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
-	18, // 47: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
-	20, // 48: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
-	67, // 49: syncagent.v1.KV.Upload:input_type -> syncagent.v1.UploadRequest
-	68, // 50: syncagent.v1.KV.Download:input_type -> syncagent.v1.DownloadRequest
-	15, // 51: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
-	30, // 52: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	36, // 53: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	38, // 54: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	40, // 55: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	44, // 56: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	46, // 57: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
-	42, // 58: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	64, // 59: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
-	48, // 60: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
-	50, // 61: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	52, // 62: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	54, // 63: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	57, // 64: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	60, // 65: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	9,  // 66: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	22, // 67: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	24, // 68: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	26, // 69: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	9,  // 70: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	9,  // 71: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	28, // 72: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	11, // 73: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	13, // 74: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
-	9,  // 75: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	19, // 76: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	9,  // 77: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	9,  // 78: syncagent.v1.KV.Upload:output_type -> syncagent.v1.WriteResponse
-	69, // 79: syncagent.v1.KV.Download:output_type -> syncagent.v1.DownloadResponse
-	16, // 80: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
-	31, // 81: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	37, // 82: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	39, // 83: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	41, // 84: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	45, // 85: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	47, // 86: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
-	43, // 87: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	65, // 88: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
-	49, // 89: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
-	51, // 90: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	53, // 91: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	55, // 92: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	58, // 93: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	61, // 94: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	66, // [66:95] is the sub-list for method output_type
-	37, // [37:66] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	60, // 24: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	74, // 25: syncagent.v1.PolicyText.taken:type_name -> google.protobuf.Timestamp
+	63, // 26: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	4,  // 27: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
+	4,  // 28: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
+	74, // 29: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	66, // 30: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	4,  // 31: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
+	70, // 32: syncagent.v1.CompareResponse.paths:type_name -> syncagent.v1.PathDifference
+	2,  // 33: syncagent.v1.PathDifference.kind:type_name -> syncagent.v1.DifferenceKind
+	3,  // 34: syncagent.v1.PathDifference.reason:type_name -> syncagent.v1.DifferenceReason
+	5,  // 35: syncagent.v1.UploadRequest.put:type_name -> syncagent.v1.PutRequest
+	20, // 36: syncagent.v1.UploadRequest.relay:type_name -> syncagent.v1.RelayRequest
+	4,  // 37: syncagent.v1.DownloadResponse.entry:type_name -> syncagent.v1.Entry
+	5,  // 38: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	21, // 39: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	23, // 40: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	25, // 41: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	6,  // 42: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	8,  // 43: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	27, // 44: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	10, // 45: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	12, // 46: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
+	17, // 47: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	18, // 48: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
+	20, // 49: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
+	71, // 50: syncagent.v1.KV.Upload:input_type -> syncagent.v1.UploadRequest
+	72, // 51: syncagent.v1.KV.Download:input_type -> syncagent.v1.DownloadRequest
+	15, // 52: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
+	30, // 53: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	36, // 54: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	38, // 55: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	40, // 56: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	44, // 57: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	46, // 58: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
+	42, // 59: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	68, // 60: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
+	48, // 61: syncagent.v1.Agent.Scrub:input_type -> syncagent.v1.ScrubRequest
+	50, // 62: syncagent.v1.Agent.ResetClock:input_type -> syncagent.v1.ResetClockRequest
+	52, // 63: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
+	54, // 64: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	56, // 65: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	58, // 66: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	61, // 67: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	64, // 68: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	9,  // 69: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	22, // 70: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	24, // 71: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	26, // 72: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	9,  // 73: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	9,  // 74: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	28, // 75: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	11, // 76: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	13, // 77: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
+	9,  // 78: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	19, // 79: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	9,  // 80: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	9,  // 81: syncagent.v1.KV.Upload:output_type -> syncagent.v1.WriteResponse
+	73, // 82: syncagent.v1.KV.Download:output_type -> syncagent.v1.DownloadResponse
+	16, // 83: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
+	31, // 84: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	37, // 85: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	39, // 86: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	41, // 87: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	45, // 88: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	47, // 89: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	43, // 90: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	69, // 91: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
+	49, // 92: syncagent.v1.Agent.Scrub:output_type -> syncagent.v1.ScrubResponse
+	51, // 93: syncagent.v1.Agent.ResetClock:output_type -> syncagent.v1.ResetClockResponse
+	53, // 94: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
+	55, // 95: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	57, // 96: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	59, // 97: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	62, // 98: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	65, // 99: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	69, // [69:100] is the sub-list for method output_type
+	38, // [38:69] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -5042,7 +5222,7 @@ func file_agent_api_v1_syncagent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   66,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

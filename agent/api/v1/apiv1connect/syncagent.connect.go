@@ -88,6 +88,10 @@ const (
 	AgentConfirmMirrorProcedure = "/syncagent.v1.Agent/ConfirmMirror"
 	// AgentCompareProcedure is the fully-qualified name of the Agent's Compare RPC.
 	AgentCompareProcedure = "/syncagent.v1.Agent/Compare"
+	// AgentScrubProcedure is the fully-qualified name of the Agent's Scrub RPC.
+	AgentScrubProcedure = "/syncagent.v1.Agent/Scrub"
+	// AgentResetClockProcedure is the fully-qualified name of the Agent's ResetClock RPC.
+	AgentResetClockProcedure = "/syncagent.v1.Agent/ResetClock"
 	// AgentBackupProcedure is the fully-qualified name of the Agent's Backup RPC.
 	AgentBackupProcedure = "/syncagent.v1.Agent/Backup"
 	// PolicyShowProcedure is the fully-qualified name of the Policy's Show RPC.
@@ -591,6 +595,11 @@ type AgentClient interface {
 	// Compare compares what this agent and a connected peer show, among what both may read, path by path and without
 	// values.
 	Compare(context.Context, *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error)
+	// Scrub has the next start of the agent rewrite its store, so that no byte is left of what was deleted or withdrawn.
+	Scrub(context.Context, *connect.Request[v1.ScrubRequest]) (*connect.Response[v1.ScrubResponse], error)
+	// ResetClock sets agent time, which never goes back by itself, to the clock of the host: the cure after a clock that ran
+	// ahead. What was written ahead of time is hidden until it is due.
+	ResetClock(context.Context, *connect.Request[v1.ResetClockRequest]) (*connect.Response[v1.ResetClockResponse], error)
 	// Backup streams one state of the store: signed policies, blocks and the entries that the caller may read, compressed
 	// by zstd. Writes go on meanwhile. syncagent restore-backup makes a store of it.
 	Backup(context.Context, *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupResponse], error)
@@ -655,6 +664,18 @@ func NewAgentClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(agentMethods.ByName("Compare")),
 			connect.WithClientOptions(opts...),
 		),
+		scrub: connect.NewClient[v1.ScrubRequest, v1.ScrubResponse](
+			httpClient,
+			baseURL+AgentScrubProcedure,
+			connect.WithSchema(agentMethods.ByName("Scrub")),
+			connect.WithClientOptions(opts...),
+		),
+		resetClock: connect.NewClient[v1.ResetClockRequest, v1.ResetClockResponse](
+			httpClient,
+			baseURL+AgentResetClockProcedure,
+			connect.WithSchema(agentMethods.ByName("ResetClock")),
+			connect.WithClientOptions(opts...),
+		),
 		backup: connect.NewClient[v1.BackupRequest, v1.BackupResponse](
 			httpClient,
 			baseURL+AgentBackupProcedure,
@@ -674,6 +695,8 @@ type agentClient struct {
 	reload        *connect.Client[v1.ReloadRequest, v1.ReloadResponse]
 	confirmMirror *connect.Client[v1.ConfirmMirrorRequest, v1.ConfirmMirrorResponse]
 	compare       *connect.Client[v1.CompareRequest, v1.CompareResponse]
+	scrub         *connect.Client[v1.ScrubRequest, v1.ScrubResponse]
+	resetClock    *connect.Client[v1.ResetClockRequest, v1.ResetClockResponse]
 	backup        *connect.Client[v1.BackupRequest, v1.BackupResponse]
 }
 
@@ -717,6 +740,16 @@ func (c *agentClient) Compare(ctx context.Context, req *connect.Request[v1.Compa
 	return c.compare.CallUnary(ctx, req)
 }
 
+// Scrub calls syncagent.v1.Agent.Scrub.
+func (c *agentClient) Scrub(ctx context.Context, req *connect.Request[v1.ScrubRequest]) (*connect.Response[v1.ScrubResponse], error) {
+	return c.scrub.CallUnary(ctx, req)
+}
+
+// ResetClock calls syncagent.v1.Agent.ResetClock.
+func (c *agentClient) ResetClock(ctx context.Context, req *connect.Request[v1.ResetClockRequest]) (*connect.Response[v1.ResetClockResponse], error) {
+	return c.resetClock.CallUnary(ctx, req)
+}
+
 // Backup calls syncagent.v1.Agent.Backup.
 func (c *agentClient) Backup(ctx context.Context, req *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupResponse], error) {
 	return c.backup.CallServerStream(ctx, req)
@@ -737,6 +770,11 @@ type AgentHandler interface {
 	// Compare compares what this agent and a connected peer show, among what both may read, path by path and without
 	// values.
 	Compare(context.Context, *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error)
+	// Scrub has the next start of the agent rewrite its store, so that no byte is left of what was deleted or withdrawn.
+	Scrub(context.Context, *connect.Request[v1.ScrubRequest]) (*connect.Response[v1.ScrubResponse], error)
+	// ResetClock sets agent time, which never goes back by itself, to the clock of the host: the cure after a clock that ran
+	// ahead. What was written ahead of time is hidden until it is due.
+	ResetClock(context.Context, *connect.Request[v1.ResetClockRequest]) (*connect.Response[v1.ResetClockResponse], error)
 	// Backup streams one state of the store: signed policies, blocks and the entries that the caller may read, compressed
 	// by zstd. Writes go on meanwhile. syncagent restore-backup makes a store of it.
 	Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error
@@ -797,6 +835,18 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(agentMethods.ByName("Compare")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentScrubHandler := connect.NewUnaryHandler(
+		AgentScrubProcedure,
+		svc.Scrub,
+		connect.WithSchema(agentMethods.ByName("Scrub")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentResetClockHandler := connect.NewUnaryHandler(
+		AgentResetClockProcedure,
+		svc.ResetClock,
+		connect.WithSchema(agentMethods.ByName("ResetClock")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentBackupHandler := connect.NewServerStreamHandler(
 		AgentBackupProcedure,
 		svc.Backup,
@@ -821,6 +871,10 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 			agentConfirmMirrorHandler.ServeHTTP(w, r)
 		case AgentCompareProcedure:
 			agentCompareHandler.ServeHTTP(w, r)
+		case AgentScrubProcedure:
+			agentScrubHandler.ServeHTTP(w, r)
+		case AgentResetClockProcedure:
+			agentResetClockHandler.ServeHTTP(w, r)
 		case AgentBackupProcedure:
 			agentBackupHandler.ServeHTTP(w, r)
 		default:
@@ -862,6 +916,14 @@ func (UnimplementedAgentHandler) ConfirmMirror(context.Context, *connect.Request
 
 func (UnimplementedAgentHandler) Compare(context.Context, *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.Compare is not implemented"))
+}
+
+func (UnimplementedAgentHandler) Scrub(context.Context, *connect.Request[v1.ScrubRequest]) (*connect.Response[v1.ScrubResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.Scrub is not implemented"))
+}
+
+func (UnimplementedAgentHandler) ResetClock(context.Context, *connect.Request[v1.ResetClockRequest]) (*connect.Response[v1.ResetClockResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.Agent.ResetClock is not implemented"))
 }
 
 func (UnimplementedAgentHandler) Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error {
