@@ -299,6 +299,7 @@ func (r *running) newServer(ctx context.Context) *server {
 		},
 	}
 	s.limit(c.Limits)
+	s.logRequests.Store(c.Log.Requests)
 	a.mu.Lock()
 	r.server = s
 	a.mu.Unlock()

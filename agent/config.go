@@ -71,6 +71,8 @@ type LimitsConfig struct {
 type LogConfig struct {
 	Level  string `yaml:"level"`
 	Format string `yaml:"format"`
+
+	Requests bool `yaml:"requests"`
 }
 
 // MetricsConfig switches groups of metrics.

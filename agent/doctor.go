@@ -38,6 +38,7 @@ type Finding struct {
 func Diagnose(ctx context.Context, c Config, client *Client, version string) []Finding {
 	d := diagnosis{config: c, version: version}
 	d.files()
+	d.tls(time.Now())
 	if !d.askAgent(ctx, client) {
 		d.disk(freeBytes(c.DataDir))
 	}

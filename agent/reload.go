@@ -8,7 +8,7 @@ import (
 
 // reloadable are the settings that Reload can put in force.
 var reloadable = []string{"api.tls.cert", "api.tls.client_ca", "api.tls.key", "api.token_file", "bootstrap", "limits.requests",
-	"limits.value", "limits.watches", "limits.peer_bytes", "limits.peer_origins", "local_rules", "log.level", "mirrors", "triggers"}
+	"limits.value", "limits.watches", "limits.peer_bytes", "limits.peer_origins", "local_rules", "log.level", "log.requests", "mirrors", "triggers"}
 
 // Reload puts those settings of c in force that can change while the agent runs. It returns the key paths that changed
 // and were applied, and those that wait for a restart. Files in triggers_dir are read again in any case. On an error
@@ -27,7 +27,8 @@ func (a *Agent) Reload(c Config) (applied, waiting []string, err error) {
 		}
 	}
 	next := a.config
-	next.Bootstrap, next.Limits, next.Log.Level = c.Bootstrap, c.Limits, c.Log.Level
+	next.Bootstrap, next.Limits = c.Bootstrap, c.Limits
+	next.Log.Level, next.Log.Requests = c.Log.Level, c.Log.Requests
 	next.Mirrors, next.Triggers, next.LocalRules = c.Mirrors, c.Triggers, c.LocalRules
 	next.API.TLS.Cert, next.API.TLS.Key, next.API.TLS.ClientCA = c.API.TLS.Cert, c.API.TLS.Key, c.API.TLS.ClientCA
 	next.API.TokenFile = c.API.TokenFile
@@ -63,6 +64,7 @@ func (r *running) apply(c *Config, mirrors bool) error {
 	r.store.LimitOrigins(c.Limits.PeerOrigins)
 	if r.server != nil {
 		r.server.limit(c.Limits)
+		r.server.logRequests.Store(c.Log.Requests)
 	}
 	useDoors()
 	r.store.LimitValues(int64(c.Limits.Value))

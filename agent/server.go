@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,9 +40,10 @@ type server struct {
 	kv      *kv
 	page    *statusPage
 
-	timeout  time.Duration // of requests that are no streams
-	requests limit
-	watches  limit
+	timeout     time.Duration // of requests that are no streams
+	requests    limit
+	watches     limit
+	logRequests atomic.Bool // all of them, at level info
 }
 
 // fullHandler serves everything to the caller in the request's context.
@@ -69,6 +71,10 @@ func (s *server) fullHandler() http.Handler {
 		}
 		if isRawWatch(r) {
 			s.rawWatch(w, r)
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, profilePrefix) {
+			profile(w, r)
 			return
 		}
 		if slash := strings.LastIndexByte(r.URL.Path, '/'); slash >= 0 {
@@ -161,16 +167,22 @@ func (s *server) raw(w http.ResponseWriter, r *http.Request) {
 // answered counts and logs a request. The log names no path and no value.
 func (s *server) answered(ctx context.Context, method string, stream bool, err error, took time.Duration) {
 	s.metrics.answered(method, stream, err, took)
+	level := slog.LevelDebug
+	if s.logRequests.Load() {
+		level = slog.LevelInfo
+	}
 	if err == nil {
-		s.log.LogAttrs(ctx, slog.LevelDebug, "api request", slog.String("method", method), slog.Duration("took", took))
+		if s.log.Enabled(ctx, level) {
+			s.log.LogAttrs(ctx, level, "api request", slog.String("method", method), slog.String("caller", callerOf(ctx).name), slog.Duration("took", took))
+		}
 		return
 	}
-	e, level := ErrorOf(err), slog.LevelDebug
+	e := ErrorOf(err)
 	switch e.Code {
 	case CodeInternal, CodeCorrupt, CodeDiskFull, CodeClock:
 		level = slog.LevelError
 	}
-	s.log.LogAttrs(ctx, level, "api request failed", slog.String("method", method), slog.Duration("took", took),
+	s.log.LogAttrs(ctx, level, "api request failed", slog.String("method", method), slog.String("caller", callerOf(ctx).name), slog.Duration("took", took),
 		slog.String("code", string(e.Code)), slog.String("error", e.Message))
 }
 

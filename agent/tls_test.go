@@ -46,6 +46,20 @@ var tlsPolicy = []string{
 
 func newTLSAgent(t *testing.T) *tlsAgent {
 	t.Helper()
+	a := prepareTLSAgent(t)
+	a.start()
+	a.url = "https://" + a.agent.running.doors.tls.Addr().String()
+	for _, path := range []string{"/certs/web", "/certs2/web", "/hush/key", "/public/x", "/drop/x"} {
+		if err := a.put(path, "value of "+path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a
+}
+
+// prepareTLSAgent is newTLSAgent without the start.
+func prepareTLSAgent(t *testing.T) *tlsAgent {
+	t.Helper()
 	n := newTestNetwork(t)
 	a := &tlsAgent{testAgent: newTestAgent(t, n), network: n, dir: t.TempDir(), keys: map[string]ed25519.PrivateKey{}}
 	for _, name := range []string{"reader", "writer", "gone", "stranger"} {
@@ -65,13 +79,6 @@ func newTLSAgent(t *testing.T) *tlsAgent {
 	}
 	if err := os.WriteFile(a.config.PolicyFile(), a.nextPolicy(tlsPolicy...), 0o600); err != nil {
 		t.Fatal(err)
-	}
-	a.start()
-	a.url = "https://" + a.agent.running.doors.tls.Addr().String()
-	for _, path := range []string{"/certs/web", "/certs2/web", "/hush/key", "/public/x", "/drop/x"} {
-		if err := a.put(path, "value of "+path); err != nil {
-			t.Fatal(err)
-		}
 	}
 	return a
 }
@@ -292,7 +299,7 @@ func TestCallersByTLS(t *testing.T) {
 		{a.identity("writer"), "PUT", "/v1/kv/certs/new", done},
 		{a.identity("writer"), "PUT", "/v1/kv/hush/key", denied},
 		{a.identity("writer"), "DELETE", "/v1/kv/drop/x", denied}, // tells whether it is there
-		{a.identity("writer"), "GET", "/debug/pprof/", http.StatusNotFound},
+		{a.identity("writer"), "GET", "/debug/pprof/", denied},
 		{subject, "GET", "/v1/kv/certs/web", ok},
 		{subject, "GET", "/v1/kv/public/x", denied}, // * stands for identities
 		{subject, "GET", "/v1/kv/hush/key", denied},
