@@ -81,11 +81,7 @@ func (s *session) place(files []staged) error {
 			if f.temp == "" {
 				continue
 			}
-			err := s.unchanged(f.item)
-			if err == nil {
-				err = s.tree.rename(f.item.path, f.temp)
-			}
-			if err != nil {
+			if err := s.putInPlace(f); err != nil {
 				o.Failed = append(o.Failed, f.item.path)
 				if general := s.fault(f.item.path, err); general != nil {
 					return general
@@ -108,22 +104,6 @@ func stagedLines(files []staged) []stagedFile {
 		lines = append(lines, stage(f.item.path, f.temp, f.base))
 	}
 	return lines
-}
-
-// unchanged makes sure that a local edit that came since we looked is not replaced unseen, where local edits count.
-func (s *session) unchanged(i item) error {
-	if s.m.o.Mode != ModeBoth {
-		return nil
-	}
-	now := i
-	if err := s.tree.observe(&now); err != nil {
-		return err
-	}
-	if now.have.kind != i.have.kind || now.have.print != i.have.print {
-		s.young[i.path] = struct{}{}
-		return errSwapped
-	}
-	return nil
 }
 
 // settle writes the outcome to the journal and takes note of the changes.

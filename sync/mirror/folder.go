@@ -30,6 +30,7 @@ type folder interface {
 	Folder(name string) (folder, error)
 	Mkdir(name string, mode fs.FileMode) error
 	Rename(name string, to folder, as string) error
+	Exchange(name string, to folder, as string) error // swaps the two; errors.ErrUnsupported
 	Link(name string, to folder, as string) error
 	Symlink(target, name string) error
 	Readlink(name string) (string, error)
@@ -138,6 +139,10 @@ func (d osFolder) Rename(name string, to folder, as string) error {
 		}
 		return nil
 	})
+}
+
+func (d osFolder) Exchange(name string, to folder, as string) error {
+	return d.with(to, func(a, b int) error { return renameExchange(a, name, b, as) })
 }
 
 func (d osFolder) Link(name string, to folder, as string) error {

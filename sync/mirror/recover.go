@@ -9,7 +9,7 @@ import (
 )
 
 // recover finishes what was staged when the process ended: everything was written and synced, so the renames that had
-// not happened happen now. What became of the files since is seen by the first pass, as always.
+// not happened happen now, except in ModeBoth, where they are planned again. What became of the files since is seen by the first pass, as always.
 func (s *session) recover() error {
 	defer s.closeDirs()
 	if now := s.j.swapping(); now != nil {
@@ -29,15 +29,18 @@ func (s *session) recover() error {
 		if err != nil {
 			return fmt.Errorf("recover: %w", err)
 		}
-		if f.Temp != "" {
+		if f.Temp != "" && s.m.o.Mode != ModeBoth { // there, somebody may have edited the file since
 			err = s.tree.rename(f.Path, f.Temp)
 		}
-		gone := errors.Is(err, fs.ErrNotExist)
+		gone := errors.Is(err, fs.ErrNotExist) || s.m.o.Mode == ModeBoth
 		if gone {
 			gone, err = s.lost(f.Path, b)
 		}
 		switch {
 		case gone:
+			if f.Temp != "" {
+				_ = s.tree.discard(f.Path, f.Temp) // the sweep will find it
+			}
 			o.Failed = append(o.Failed, f.Path)
 			continue
 		case err == nil: // renamed now, or before
@@ -58,7 +61,7 @@ func (s *session) recover() error {
 	return s.settle(line{}, o, files)
 }
 
-// lost tells that a staged file is neither in its place nor beside it: a power cut took the name that it had beside it.
+// lost tells that a staged file is not in its place. If it is not beside it either, a power cut took its name there.
 func (s *session) lost(path string, b base) (bool, error) {
 	i := item{path: path, base: b, based: true}
 	err := s.tree.observe(&i)

@@ -22,10 +22,7 @@ func (s *session) removeFiles(remove, forget []item) error {
 		o.Gone = append(o.Gone, i.gone())
 	}
 	for _, i := range remove {
-		err := s.unchanged(i)
-		if err == nil {
-			err = s.tree.remove(i.path)
-		}
+		err := s.takeAway(i)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			gone(i)
 		} else if general := s.fault(i.path, err); general != nil {

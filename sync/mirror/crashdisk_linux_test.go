@@ -23,8 +23,9 @@ type crashDisk struct {
 	log   []*names                   // all changes of names since it was made
 	base  map[*node]map[string]*node // the names in each directory then
 
-	ops    atomic.Int64 // files are synced by several goroutines
-	stopAt int64        // the operation at which the power fails; 0: never
+	ops    atomic.Int64        // files are synced by several goroutines
+	meddle func(*node, string) // called before a name in a directory is given to another file
+	stopAt int64               // the operation at which the power fails; 0: never
 }
 
 var errPower = errors.New("the power failed")
@@ -82,6 +83,13 @@ func (d *crashDisk) power() error {
 		return errPower
 	}
 	return nil
+}
+
+// about calls meddle.
+func (d *crashDisk) about(dir *node, name string) {
+	if d.meddle != nil {
+		d.meddle(dir, name)
+	}
 }
 
 // change makes a change of names.

@@ -86,6 +86,8 @@ func (f crashFolder) Mkdir(name string, mode fs.FileMode) error {
 }
 
 func (f crashFolder) Rename(name string, to folder, as string) error {
+	f.disk.about(f.node, name)
+	f.disk.about(to.(crashFolder).node, as)
 	n, err := f.get("rename", name)
 	if err != nil {
 		return err
@@ -101,9 +103,24 @@ func (f crashFolder) Rename(name string, to folder, as string) error {
 	return f.disk.change(nameEdit{f.node, name, nil}, nameEdit{there.node, as, n})
 }
 
+func (f crashFolder) Exchange(name string, to folder, as string) error {
+	f.disk.about(to.(crashFolder).node, as)
+	n, err := f.get("exchange", name)
+	if err != nil {
+		return err
+	}
+	there := to.(crashFolder)
+	old := there.names[as]
+	if old == nil {
+		return &fs.PathError{Op: "exchange", Path: as, Err: fs.ErrNotExist}
+	}
+	return f.disk.change(nameEdit{f.node, name, old}, nameEdit{there.node, as, n})
+}
+
 func (n *node) IsDir() bool { return n.kind == fs.ModeDir }
 
 func (f crashFolder) Link(name string, to folder, as string) error {
+	f.disk.about(to.(crashFolder).node, as)
 	n, err := f.get("link", name)
 	if err != nil {
 		return err
