@@ -303,7 +303,7 @@ func (r *running) newServer(ctx context.Context) *server {
 	a.mu.Lock()
 	r.server = s
 	a.mu.Unlock()
-	s.page = newStatusPage(ctx, s.service, c.API.Socket, func() string { return *r.doors.token.Load() })
+	s.page = newStatusPage(ctx, s.service, c.API.Socket, c.DataDir, func() string { return *r.doors.token.Load() })
 	r.metrics.registry.MustRegister(collector{s.service})
 	return s
 }

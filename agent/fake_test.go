@@ -190,6 +190,15 @@ func (s *fakeSnapshot) History(path string, values bool) (list []crdtstore.Item,
 	return list, err
 }
 
+func (s *fakeSnapshot) Recent(limit int) (list []crdtstore.Event, err error) {
+	for _, e := range slices.Backward(s.events) {
+		if len(list) < limit {
+			list = append(list, e)
+		}
+	}
+	return list, nil
+}
+
 func (s *fakeSnapshot) Cursor() string { return s.cursor }
 func (*fakeSnapshot) Close()           {}
 
@@ -395,7 +404,7 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 	for _, c := range change {
 		c(s)
 	}
-	s.page = newStatusPage(ctx, s.service, "/run/s", func() string { return "" })
+	s.page = newStatusPage(ctx, s.service, "/run/s", t.TempDir(), func() string { return "" })
 	s.metrics.registry.MustRegister(collector{s.service})
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := listenSocket(APIConfig{Socket: socket, SocketMode: 0o660})

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	apiv1 "syncagent/agent/api/v1"
@@ -22,7 +23,7 @@ func pageView(s *apiv1.StatusResponse, full bool) page.View {
 	for _, a := range s.GetAlarms() {
 		alarm := page.Alarm{Code: a.GetCode(), Since: clockTime(a.GetSince().AsTime()), Hint: a.GetHint()}
 		if full {
-			alarm.Message = a.GetMessage()
+			alarm.Message = strings.TrimPrefix(a.GetSubject()+": "+a.GetMessage(), ": ")
 		}
 		v.Alarms = append(v.Alarms, alarm)
 	}
@@ -109,9 +110,9 @@ func mirrorView(i int, m *apiv1.Mirror, full bool) page.Mirror {
 }
 
 func triggerView(i int, t *apiv1.Trigger, full bool) page.Trigger {
-	v := page.Trigger{Name: fmt.Sprintf("trigger %d", i+1), State: "idle", Level: "ok", Runs: t.GetRuns(), Output: len(t.GetLastOutput())}
+	v := page.Trigger{Name: fmt.Sprintf("trigger %d", i+1), State: "idle", Level: "ok", Runs: t.GetRuns()}
 	if full {
-		v.Name = t.GetPath()
+		v.Name, v.Output = t.GetPath(), pruned(t.GetLastOutput())
 	}
 	if t.LastExit != nil {
 		v.Exit = strconv.Itoa(int(t.GetLastExit()))

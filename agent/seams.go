@@ -68,6 +68,8 @@ type snapshot interface {
 	// Preview tells what another policy would change, Written what one key wrote.
 	Preview(next *acl.Policy, fn func(crdtstore.PathChange) error) error
 	Written(author record.PublicKey, since record.HLC, fn func(item crdtstore.Item, shown bool) error) error
+	// Recent gives the last changes, newest first, without values.
+	Recent(limit int) ([]crdtstore.Event, error)
 	Cursor() string
 	Close()
 }

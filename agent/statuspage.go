@@ -16,15 +16,11 @@ import (
 	"time"
 
 	"syncagent/agent/page"
-	"syncagent/crdtstore"
-	"syncagent/crdtstore/record"
 )
 
 const (
-	pageInterval  = time.Second      // between two looks at what changed
-	pageViewers   = 16               // live ones; more see the page and reload it
-	prefixesEvery = 30 * time.Second // counting goes over all entries
-	maxPrefixes   = 100
+	pageInterval = time.Second // between two looks at what changed
+	pageViewers  = 16          // live ones; more see the page and reload it
 )
 
 // statusPage serves "/" and "/events".
@@ -35,13 +31,14 @@ type statusPage struct {
 	token   func() string   // shows names of paths to who sends it; empty: none does
 	viewers chan struct{}
 
-	mu       sync.Mutex
-	prefixes []page.Prefix
-	counted  time.Time
+	dataDir string
+
+	mu      sync.Mutex
+	counted counted
 }
 
-func newStatusPage(stop context.Context, s *service, socket string, token func() string) *statusPage {
-	return &statusPage{service: s, socket: socket, stop: stop, token: token, viewers: make(chan struct{}, pageViewers)}
+func newStatusPage(stop context.Context, s *service, socket, dataDir string, token func() string) *statusPage {
+	return &statusPage{service: s, socket: socket, dataDir: dataDir, stop: stop, token: token, viewers: make(chan struct{}, pageViewers)}
 }
 
 // handler answers with the page. Who may steer the agent, or has the token, sees names of paths there.
@@ -52,12 +49,15 @@ func (p *statusPage) handler() http.HandlerFunc {
 			return
 		}
 		full := callerOf(r.Context()).control
-		if given := r.Header.Get("Authorization"); given != "" && !full {
-			if full = p.knows(given); !full {
-				w.Header().Set("WWW-Authenticate", "Bearer")
-				http.Error(w, "this is not the token of api.token_file", http.StatusUnauthorized)
+		if r.Header.Get("Authorization") != "" && !full {
+			if full = p.knows(r); !full {
+				askToken(w, "this is not the token of api.token_file")
 				return
 			}
+		}
+		if !full && r.URL.Query().Has("names") && p.token() != "" {
+			askToken(w, "the password is the token of api.token_file")
+			return
 		}
 		h := w.Header()
 		h.Set("Content-Security-Policy", page.Policy)
@@ -79,10 +79,20 @@ func (p *statusPage) handler() http.HandlerFunc {
 	}
 }
 
-// knows tells whether an Authorization header has the token.
-func (p *statusPage) knows(header string) bool {
-	token, given := p.token(), strings.TrimPrefix(header, "Bearer ")
-	return token != "" && given != header && subtle.ConstantTimeCompare([]byte(token), []byte(given)) == 1
+// askToken has a browser ask for the token, as the password of any user.
+func askToken(w http.ResponseWriter, why string) {
+	w.Header()["WWW-Authenticate"] = []string{"Bearer", `Basic realm="syncagent", charset="UTF-8"`}
+	http.Error(w, why, http.StatusUnauthorized)
+}
+
+// knows tells whether a request has the token: as a bearer, or as the password of any user.
+func (p *statusPage) knows(r *http.Request) bool {
+	token := p.token()
+	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		_, given, ok = r.BasicAuth()
+	}
+	return ok && token != "" && subtle.ConstantTimeCompare([]byte(token), []byte(given)) == 1
 }
 
 // localHost refuses names in the Host header: a page of somebody else could make its own name point here, and read
@@ -162,54 +172,13 @@ func (p *statusPage) view(full bool) page.View {
 	v := pageView(p.service.status(), full)
 	v.Socket, v.Since, v.Memory = p.socket, clockTime(p.service.started), byteCount(memoryInUse())
 	v.Now = clockTime(time.Now())
+	v.Token, v.Changes = p.token() != "", p.changes(full)
+	c := p.count()
+	v.StoreSize = byteCount(c.bytes)
 	if full {
-		v.Prefixes = p.countPrefixes()
+		v.Prefixes = c.prefixes
 	}
 	return v
-}
-
-// countPrefixes counts the entries below each first segment, at most every prefixesEvery.
-func (p *statusPage) countPrefixes() []page.Prefix {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.counted.IsZero() && time.Since(p.counted) < prefixesEvery {
-		return p.prefixes
-	}
-	snap, err := p.service.store.Snapshot()
-	if err != nil {
-		return p.prefixes // the agent stops
-	}
-	defer snap.Close()
-	var list []page.Prefix
-	rest := int64(0)
-	err = snap.List("/", false, func(i crdtstore.Item) error {
-		first := firstSegment(i.Path)
-		switch n := len(list); {
-		case record.Reserved(i.Path):
-		case n > 0 && list[n-1].Prefix == first:
-			list[n-1].Count++
-		case n == maxPrefixes:
-			rest++
-		default:
-			list = append(list, page.Prefix{Prefix: first, Count: 1})
-		}
-		return nil
-	})
-	if err != nil {
-		return p.prefixes // there is an alarm
-	}
-	if rest > 0 {
-		list = append(list, page.Prefix{Prefix: "others", Count: rest})
-	}
-	p.prefixes, p.counted = list, time.Now()
-	return list
-}
-
-func firstSegment(path string) string {
-	if i := strings.IndexByte(path[1:], '/'); i >= 0 {
-		return path[:i+1]
-	}
-	return path
 }
 
 // memoryInUse is what the process holds, as the runtime counts it.

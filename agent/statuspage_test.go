@@ -4,17 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"image/png"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -46,7 +40,7 @@ func TestPageView(t *testing.T) {
 	if text := fmt.Sprintf("%+v", pageView(s, false)); strings.Contains(text, "SECRET") || !strings.Contains(text, "mirrors[0]") || !strings.Contains(text, "certs") {
 		t.Errorf("over TCP: %s", text)
 	}
-	if v := pageView(s, true); v.Alarms[0].Message == "" || v.Mirrors[0].Dir == "" || v.Triggers[0].Output != 6 || v.Triggers[0].Level != "bad" {
+	if v := pageView(s, true); v.Alarms[0].Message == "" || v.Mirrors[0].Dir == "" || v.Triggers[0].Output != "SECRET" || v.Triggers[0].Level != "bad" {
 		t.Errorf("over the socket: %+v", v)
 	}
 }
@@ -102,7 +96,7 @@ func TestStatusPageTellsNoSecrets(t *testing.T) {
 	}
 	base := s.plainServer(t)
 	response, open := httpGet(t, base+"/", "localhost:7425")
-	if strings.Contains(open, "/hidden") || strings.Contains(full+open, "hidden value") || strings.Contains(full+open, "/hidden/path") || strings.Contains(full, "<script>alert") {
+	if strings.Contains(open, "/hidden") || strings.Contains(full+open, "hidden value") || !strings.Contains(full, "/hidden/path") || strings.Contains(full, "<script>alert") {
 		t.Error("a page tells too much")
 	}
 	for _, want := range []string{"syncagent peers resume", "12D3x", "1 of 2 connected"} {
@@ -158,7 +152,7 @@ func TestStatusPageEvents(t *testing.T) {
 		return nil
 	}
 	lines := open()
-	if first := next(lines); len(first) != 6 || !strings.Contains(first["peers"], "12D3x") {
+	if first := next(lines); len(first) != 7 || !strings.Contains(first["peers"], "12D3x") {
 		t.Errorf("%v", first)
 	}
 	s.service.alarms.Raise("paused", "", "m")
@@ -171,110 +165,4 @@ func TestStatusPageEvents(t *testing.T) {
 	if response, _ := httpGet(t, base+"/events", "localhost"); response.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("one viewer too many: %s", response.Status)
 	}
-}
-
-// TestStatusPageInBrowser looks at the page with headless Chromium: its text, live and still, and pictures in
-// four forms, which stay in $SCREENSHOTS if that is set.
-func TestStatusPageInBrowser(t *testing.T) {
-	browser, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Skip("chromium is not installed: the page was not looked at in a browser")
-	}
-	s := startServer(t, func(s *server) { s.service.peers, s.service.mirrors = &sampleNetwork{}, sampleMirrors{} })
-	s.service.alarms.Raise("mirror-failing", "nginx", "open /etc/nginx/conf.d/site.conf: read-only file system")
-	s.service.alarms.Raise("disk-full", "", "less than 256MiB are free")
-	base := s.plainServer(t)
-	profile := t.TempDir()
-	chromium := func(args ...string) string {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-		defer cancel()
-		args = append([]string{
-			"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run",
-			"--user-data-dir=" + profile, "--timeout=2500",
-		}, append(args, base+"/")...)
-		out, err := exec.CommandContext(ctx, browser, args...).Output()
-		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-			t.Fatalf("%v: %s", err, exit.Stderr)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(out)
-	}
-	shown := chromium("--dump-dom")
-	_, still := httpGet(t, base+"/", "localhost") // what is there without JavaScript
-	for _, want := range []string{"web2", "disk-full", "synced", "equal", "store.min_free"} {
-		if !strings.Contains(shown, want) || !strings.Contains(still, want) {
-			t.Errorf("the page lacks %q", want)
-		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	live := make(chan bool, 1)
-	go func() {
-		ticker := time.NewTicker(5 * time.Millisecond)
-		defer ticker.Stop()
-		for len(s.page.viewers) == 0 {
-			select {
-			case <-ctx.Done():
-				live <- false
-				return
-			case <-ticker.C:
-			}
-		}
-		live <- true
-	}()
-	folder := os.Getenv("SCREENSHOTS")
-	if folder == "" {
-		folder = t.TempDir()
-	}
-	for _, width := range []int{1280, 390} {
-		for _, theme := range []string{"light", "dark"} {
-			file := filepath.Join(folder, fmt.Sprintf("status-%d-%s.png", width, theme))
-			args := []string{"--screenshot=" + file, fmt.Sprintf("--window-size=%d,1400", width)}
-			if theme == "dark" {
-				args = append(args, "--blink-settings=preferredColorScheme=0")
-			}
-			chromium(args...)
-			f, err := os.Open(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			picture, err := png.Decode(f)
-			_ = f.Close()
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, _, _, _ := picture.At(2, 2).RGBA()
-			if dark := r < 0x8000; dark != (theme == "dark") || picture.Bounds().Dx() < width {
-				t.Errorf("%s: background %x, %v", file, r, picture.Bounds())
-			}
-		}
-	}
-	if !<-live {
-		t.Error("the page's script does not follow the events")
-	}
-}
-
-// sampleNetwork and sampleMirrors are what a picture of the page shows.
-type sampleNetwork struct{ fakeNetwork }
-
-func (*sampleNetwork) Peers() []*apiv1.Peer {
-	ms := func(v float64) *float64 { return &v }
-	return []*apiv1.Peer{
-		{PeerId: "12D3KooWQn4tENiQCvGnGqXJ5p3QT1RpfsoviHZKJfr2DfeQ168q", Alias: "web2", Connected: true, Equal: true, RttMs: ms(0.4), ClockSkewMs: ms(38), PolicySerial: 42, Version: "0.1.0", Addr: "/ip4/10.0.0.12/udp/7424/quic-v1"},
-		{PeerId: "12D3KooWPu3aQMyDpmz3keEdvgJERr1ttCjxnH68Vj3XdVQYZ9N5", Alias: "db1", Connected: true, Equal: true, RttMs: ms(12.25), ClockSkewMs: ms(-4), PolicySerial: 42, Version: "0.1.0", Addr: "/ip6/2001:db8::5/tcp/7424"},
-		{PeerId: "12D3KooWRm8rQMyDpmz3keEdvgJERr1ttCjxnH68Vj3XdVQYZ9N5", Alias: "db2", Addr: "/dns4/db2/tcp/7424"},
-	}
-}
-
-type sampleMirrors struct{ noMirrors }
-
-func (sampleMirrors) Status() ([]*apiv1.Mirror, []*apiv1.Trigger) {
-	exit := int32(1)
-	return []*apiv1.Mirror{
-		{Name: "certs", Prefix: "/certs", Dir: "/etc/ssl/synced", State: "ok", Files: 12},
-		{Name: "nginx", Prefix: "/nginx", Dir: "/etc/nginx/conf.d", State: "failing", Files: 7, Pending: 1, LastError: "read-only file system"},
-	}, []*apiv1.Trigger{{Path: "/nginx", Command: "nginx -s reload", Runs: 4, LastExit: &exit, LastOutput: "unknown directive"}}
 }

@@ -23,7 +23,7 @@ var js string
 var parsed = template.Must(template.New("page").Parse(html))
 
 // Sections are the parts that Section renders; their names are element IDs.
-var Sections = []string{"head", "alarms", "peers", "entries", "mirrors", "store"}
+var Sections = []string{"head", "alarms", "peers", "changes", "entries", "mirrors", "store"}
 
 // Policy is the content security policy that fits the page: its own style and script, and nothing else.
 var Policy = fmt.Sprintf("default-src 'none'; style-src '%s'; script-src '%s'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -37,6 +37,7 @@ func hash(text string) string {
 // View is what the page shows, in words.
 type View struct {
 	Full   bool // may name paths
+	Token  bool // there is a token that lets them be named
 	Socket string
 	Now    string
 
@@ -51,7 +52,8 @@ type View struct {
 	Triggers                              []Trigger
 	Serial                                uint64
 	Blocks, Heads, Pending                int64
-	Digest, DiskFree, Memory              string
+	Digest, DiskFree, StoreSize, Memory   string
+	Changes                               []Change // newest first
 }
 
 // Alarm is something that an operator must look at.
@@ -72,12 +74,14 @@ type Mirror struct {
 	Files, Pending                 int64
 }
 
-// Trigger is a command that runs after changes. Output is the length of what it printed last.
+// Trigger is a command that runs after changes. Output is what it printed last.
 type Trigger struct {
-	Name, State, Level, Exit string
-	Runs                     int64
-	Output                   int
+	Name, State, Level, Exit, Output string
+	Runs                             int64
 }
+
+// Change is a path that shows something else since then.
+type Change struct{ Time, What, Path, By, Size string }
 
 // ShortDigest is enough of the digest to compare two pages by eye.
 func (v View) ShortDigest() string { return v.Digest[:min(16, len(v.Digest))] }

@@ -2,7 +2,7 @@
 // The page is complete without this; it only replaces the sections that changed.
 (() => {
   const live = document.getElementById("live");
-  const events = new EventSource("/events");
+  const events = new EventSource(location.origin + "/events");
   events.onopen = () => { live.textContent = "live"; };
   events.onerror = () => { live.textContent = "no connection to the agent, trying again"; };
   events.onmessage = (e) => {

@@ -3,10 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -67,4 +73,79 @@ func (h *host) mirror(prefix, command string) error {
 	}
 	_, err = h.run("reload")
 	return err
+}
+
+// watchedPage is what three who look at its status page cost an agent that takes in 10,000 changes a minute.
+func watchedPage(dir string) (float64, string, error) {
+	hosts, stop, err := processes(dir, 2)
+	defer stop()
+	if err != nil {
+		return 0, "", err
+	}
+	if err := hosts[0].importKeys(10_000); err != nil {
+		return 0, "", err
+	}
+	if err := wait(func() error { return equalHosts(hosts) }); err != nil {
+		return 0, "", err
+	}
+	without, err := underChanges(hosts)
+	if err != nil {
+		return 0, "", err
+	}
+	for range 3 {
+		page, err := hosts[1].page("/events")
+		if err != nil {
+			return 0, "", err
+		}
+		defer page.Close() //nolint:errcheck // it is only read
+		go func() { _, _ = io.Copy(io.Discard, page) }()
+	}
+	with, err := underChanges(hosts)
+	return with - without, fmt.Sprintf("%.1f without, %.1f with them", without, with), err
+}
+
+// underChanges is the part of a core in percent that the second host uses while the first makes 10,000 changes a minute.
+func underChanges(hosts []*host) (float64, error) {
+	const changes = 2000 // in 12 seconds
+	before, err := hosts[1].processorTime()
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	for i := range changes {
+		if err := hosts[0].put(fmt.Sprintf("/p/%d", i%100)); err != nil {
+			return 0, err
+		}
+		time.Sleep(time.Until(began.Add(time.Duration(i) * 6 * time.Millisecond)))
+	}
+	after, err := hosts[1].processorTime()
+	return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
+}
+
+// page asks for something on the agent's socket that is no call of the API.
+func (h *host) page(path string) (io.ReadCloser, error) {
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(h.dir, "agent.sock"))
+	}}}
+	r, err := client.Get("http://agent" + path)
+	if err != nil {
+		return nil, err
+	}
+	return r.Body, nil
+}
+
+// processorTime is what the agent's process has used, in steps of a hundredth of a second.
+func (h *host) processorTime() (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.process.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, errors.New("no times in /proc/PID/stat")
+	}
+	user, err := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err, err2)
 }
