@@ -86,7 +86,7 @@ func (b *Backup) Restore(ctx context.Context, c Config, policies ...[]byte) (crd
 	}
 	got, err := crdtstore.Restore(ctx, o, b.reader, policies...)
 	if err == nil {
-		err = ownAs(c.DataDir, filepath.Join(c.DataDir, "store"))
+		err = errors.Join(ownAs(c.DataDir, filepath.Join(c.DataDir, "store")), ownAs(c.DataDir, filepath.Join(c.DataDir, "chunks")))
 	}
 	return got, restoreError(err, c.DataDir)
 }
@@ -104,8 +104,8 @@ func restoreOptions(c Config) (crdtstore.Options, error) {
 }
 
 // List calls fn for every entry at and below prefix as the agent that c configures would have shown it when the backup
-// was made. It needs room for a store in the directory for temporary files.
-func (b *Backup) List(ctx context.Context, c Config, prefix string, fn func(*apiv1.Entry) error) error {
+// was made, with its value to read before fn returns. It needs room for a store in the directory for temporary files.
+func (b *Backup) List(ctx context.Context, c Config, prefix string, fn func(*apiv1.Entry, io.Reader) error) error {
 	dir, err := os.MkdirTemp("", "syncagent-backup-")
 	if err != nil {
 		return err
@@ -134,7 +134,9 @@ func (b *Backup) List(ctx context.Context, c Config, prefix string, fn func(*api
 		if record.Reserved(i.Path) {
 			return nil
 		}
-		return fn(l.entry(&i))
+		content := s.Content(&i)
+		defer content.Close() //nolint:errcheck // only read
+		return fn(l.entry(&i), content)
 	})
 }
 
@@ -149,6 +151,9 @@ func ownAs(dir, tree string) error {
 		return nil
 	}
 	return filepath.WalkDir(tree, func(name string, _ fs.DirEntry, err error) error {
+		if name == tree && errors.Is(err, fs.ErrNotExist) {
+			return nil // no large values
+		}
 		return errors.Join(err, os.Lchown(name, int(owner.Uid), int(owner.Gid)))
 	})
 }

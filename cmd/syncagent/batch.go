@@ -178,7 +178,7 @@ func (l *batchLine) put() (*apiv1.PutRequest, error) {
 		return nil, usagef("a put needs value or value_base64")
 	}
 	if len(r.Value) > record.MaxInlineValue {
-		return nil, tooLarge("value", record.MaxInlineValue)
+		return nil, tooLarge("value", record.MaxInlineValue).withHint("syncagent put writes a larger one by itself")
 	}
 	var err error
 	if r.Mode, err = parseMode(l.Mode); err != nil {

@@ -124,15 +124,20 @@ func (b *changer) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.keep {
-		b.writes = append(b.writes, writeOf(w, b.ops))
-	}
-	b.written += len(b.ops)
+	b.note(w, b.ops)
 	b.ops, b.bytes, b.slotBytes = nil, 0, 0
+	return nil
+}
+
+// note takes down what was written.
+func (b *changer) note(w *apiv1.WriteResponse, ops []*apiv1.Op) {
+	if b.keep {
+		b.writes = append(b.writes, writeOf(w, ops))
+	}
+	b.written += len(ops)
 	if b.sent != nil {
 		b.sent(w)
 	}
-	return nil
 }
 
 // failure makes the exit code of an error: some of many failed, if anything was written before it.

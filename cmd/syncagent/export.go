@@ -90,26 +90,36 @@ func zipped(name string) bool {
 
 // exporter takes entries under names relative to the prefix.
 type exporter interface {
-	entry(name string, e *apiv1.Entry) error
+	entry(name string, e *apiv1.Entry, value io.Reader) error
 	// finish makes everything durable, or removes what is not whole.
 	finish(err error) error
 }
 
-// lister calls fn for every entry at and below prefix, ascending by path, from one state.
-type lister func(ctx context.Context, prefix string, values bool, fn func(*apiv1.Entry) error) error
+// lister calls fn for every entry at and below prefix, ascending by path, from one state. Value is nil unless asked for.
+type lister func(ctx context.Context, prefix string, values bool, fn func(e *apiv1.Entry, value io.Reader) error) error
 
-func (c *cli) listAgent(ctx context.Context, prefix string, values bool, fn func(*apiv1.Entry) error) error {
+func (c *cli) listAgent(ctx context.Context, prefix string, values bool, fn func(*apiv1.Entry, io.Reader) error) error {
 	client, err := c.dial()
 	if err != nil {
 		return err
 	}
-	_, err = listEntries(ctx, client, prefix, values, fn)
+	_, err = listEntries(ctx, client, prefix, values, func(e *apiv1.Entry) error {
+		if !values {
+			return fn(e, nil)
+		}
+		r, err := fetch(ctx, client, e)
+		if err != nil {
+			return err
+		}
+		defer r.Close() //nolint:errcheck // read only
+		return fn(e, r)
+	})
 	return err
 }
 
 // listBackup lists a backup. It is opened anew each time: it can be read once only.
 func (c *cli) listBackup(file, identity string) lister {
-	return func(ctx context.Context, prefix string, _ bool, fn func(*apiv1.Entry) error) error {
+	return func(ctx context.Context, prefix string, _ bool, fn func(*apiv1.Entry, io.Reader) error) error {
 		cfg, err := c.loadNetworkConfig()
 		if err != nil {
 			return err
@@ -143,7 +153,7 @@ func (c *cli) export(ctx context.Context, list lister, prefix, dest string, as f
 	}
 	written, left := 0, 0
 	var faulty error // of the destination, not of the agent
-	err = list(ctx, prefix, true, func(e *apiv1.Entry) error {
+	err = list(ctx, prefix, true, func(e *apiv1.Entry, value io.Reader) error {
 		name := strings.TrimPrefix(strings.TrimPrefix(e.GetPath(), strings.TrimSuffix(prefix, "/")), "/")
 		switch {
 		case name == "":
@@ -152,8 +162,12 @@ func (c *cli) export(ctx context.Context, list lister, prefix, dest string, as f
 			c.warnLeftOut(e.GetPath(), "there are paths below it")
 		default:
 			written++
-			faulty = out.entry(name, e)
-			return faulty
+			in := &arriving{Reader: value}
+			err := out.entry(name, e, in)
+			if in.failed == nil {
+				faulty = err
+			}
+			return err
 		}
 		left++
 		return nil
@@ -178,10 +192,24 @@ func (c *cli) warnLeftOut(path, why string) {
 	fmt.Fprintf(c.stderr, "syncagent: left out %s: %s\n", path, why)
 }
 
+// arriving remembers whether it was the agent's side that failed.
+type arriving struct {
+	io.Reader
+	failed error
+}
+
+func (a *arriving) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		a.failed = err
+	}
+	return n, err
+}
+
 // directories gives the paths that have others below them.
 func directories(ctx context.Context, list lister, prefix string) (map[string]bool, error) {
 	above := map[string]bool{}
-	err := list(ctx, prefix, false, func(e *apiv1.Entry) error {
+	err := list(ctx, prefix, false, func(e *apiv1.Entry, _ io.Reader) error {
 		for p := path.Dir(e.GetPath()); p != "/" && !above[p]; p = path.Dir(p) {
 			above[p] = true
 		}
@@ -228,28 +256,34 @@ type streamExport struct {
 	tar  *tar.Writer  // nil: JSON
 }
 
-// exportLine is an entry as import reads it, and batch as well when the prefix was /.
-type exportLine struct {
-	Op    string `json:"op"`
-	Path  string `json:"path"`
-	Value string `json:"value_base64"`
-	Mode  string `json:"mode,omitempty"`
-}
-
-func (s *streamExport) entry(name string, e *apiv1.Entry) error {
+func (s *streamExport) entry(name string, e *apiv1.Entry, value io.Reader) error {
 	if s.tar == nil {
-		l := exportLine{Op: "put", Path: "/" + name, Value: base64.StdEncoding.EncodeToString(e.GetValue())}
-		if e.Mode != nil {
-			l.Mode = fmt.Sprintf("%04o", e.GetMode())
-		}
-		printJSON(s.out, l)
-		return nil // out keeps its errors
+		return s.line(name, e, value)
 	}
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(e.GetValue())), Mode: int64(exportMode(e)), ModTime: writtenAt(e)}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: e.GetSize(), Mode: int64(exportMode(e)), ModTime: writtenAt(e)}
 	if err := s.tar.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err := s.tar.Write(e.GetValue())
+	_, err := io.Copy(s.tar, value)
+	return err
+}
+
+// line writes an entry as import reads it, and batch as well when the prefix was / and the value is small. The value
+// is encoded as it comes.
+func (s *streamExport) line(name string, e *apiv1.Entry, value io.Reader) error {
+	var path strings.Builder
+	printJSON(&path, "/"+name)
+	fmt.Fprintf(s.out, `{"op":"put","path":%s,"value_base64":"`, strings.TrimSpace(path.String())) // out keeps its errors
+	encoder := base64.NewEncoder(base64.StdEncoding, s.out)
+	if _, err := io.Copy(encoder, value); err != nil {
+		return err
+	}
+	mode := ""
+	if e.Mode != nil {
+		mode = fmt.Sprintf(`,"mode":"%04o"`, e.GetMode())
+	}
+	err := encoder.Close()
+	fmt.Fprintf(s.out, `"%s}`+"\n", mode)
 	return err
 }
 
@@ -315,7 +349,7 @@ func newDirExport(dest string) (*dirExport, error) {
 	return &dirExport{root}, nil
 }
 
-func (d *dirExport) entry(name string, e *apiv1.Entry) error {
+func (d *dirExport) entry(name string, e *apiv1.Entry, value io.Reader) error {
 	if err := d.root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -323,7 +357,7 @@ func (d *dirExport) entry(name string, e *apiv1.Entry) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(e.GetValue())
+	_, err = io.Copy(f, value)
 	if err == nil {
 		err = f.Chmod(exportMode(e))
 	}

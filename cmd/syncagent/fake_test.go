@@ -65,6 +65,13 @@ func apiError(code connect.Code, name, format string, args ...any) error {
 	return err
 }
 
+// Upload takes no value.
+func (f *fakeAgent) Upload(_ context.Context, s *connect.ClientStream[apiv1.UploadRequest]) (*connect.Response[apiv1.WriteResponse], error) {
+	for s.Receive() {
+	}
+	return nil, apiError(connect.CodeInvalidArgument, "too_large", "over the fake's limits.value")
+}
+
 // write applies ops as one write, or none of them. The caller holds mu.
 func (f *fakeAgent) write(ops []*apiv1.Op) (*connect.Response[apiv1.WriteResponse], error) {
 	for _, op := range ops {

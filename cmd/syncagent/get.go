@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"io"
+
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
@@ -28,6 +31,9 @@ func (c *cli) getCmd() *cobra.Command {
 			ctx, cancel := c.bounded(cmd.Context())
 			defer cancel()
 			r, err := client.KV.Get(ctx, connect.NewRequest(&apiv1.GetRequest{Path: words[0]}))
+			if e := agent.ErrorOf(err); e != nil && e.Code == agent.CodeTooLarge {
+				return c.getLarge(cmd.Context(), client, words[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -43,4 +49,25 @@ func (c *cli) getCmd() *cobra.Command {
 			return err
 		},
 	}
+}
+
+// getLarge prints a value that is too large for one answer, as it comes.
+func (c *cli) getLarge(ctx context.Context, client *agent.Client, path string) error {
+	ctx, cancel := c.streaming(ctx)
+	defer cancel()
+	e, content, err := client.Download(ctx, path, "")
+	if err != nil {
+		return err
+	}
+	defer content.Close() //nolint:errcheck // read only
+	if !c.json() {
+		_, err = io.Copy(c.stdout, content)
+		return err
+	}
+	if e.Value, err = io.ReadAll(content); err != nil {
+		return err
+	}
+	e.Large = false // here it is
+	printJSON(c.stdout, agent.NewEntryJSON(e))
+	return nil
 }

@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
+	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 	"syncagent/sync/mirror"
@@ -21,9 +23,10 @@ const importHelp = `Copy the files of a directory into the store: DIR/a/b become
 permission bits of the file. Files that the store already has with the same content and
 mode cause no write. Large imports are several atomic writes of at most 1,000 files.
 
-Symbolic links are not followed. They, special files, files over 256 KiB and names that
-cannot be paths are reported and left out; the exit code is then 8. Names beginning
-with .syncagent belong to mirrors and are left out silently.
+Symbolic links are not followed. They, special files, files over the agent's limits.value
+and names that cannot be paths are reported and left out; the exit code is then 8. Names
+beginning with .syncagent belong to mirrors and are left out silently. A file over 256 KiB
+is a write of its own.
 
 In place of DIR, a tar file (gzipped or not), the JSON lines of export, what
 "consul kv export" writes, or the answer of "etcdctl get --prefix -w json"; "-" is
@@ -166,7 +169,11 @@ func (i *importer) listStore(ctx context.Context, prefix string) error {
 		if e.GetPath() == prefix {
 			return nil // an entry at the prefix itself stands for no file below DIR
 		}
-		i.have[e.GetPath()] = shown{sha256.Sum256(e.GetValue()), e.GetMode()}
+		s := shown{sha256.Sum256(e.GetValue()), e.GetMode()}
+		if e.GetLarge() {
+			copy(s.sum[:], e.GetLargeId())
+		}
+		i.have[e.GetPath()] = s
 		return nil
 	})
 	return err
@@ -184,29 +191,88 @@ func (i *importer) copyFiles(ctx context.Context, root *os.Root, prefix string) 
 			i.skip(path, name, err)
 			return nil
 		}
-		value, mode, err := readRegular(root, name)
+		f, info, err := openRegular(root, name)
 		if err != nil {
 			i.skip(path, name, err)
 			return nil
 		}
-		return i.put(ctx, path, value, mode)
+		defer f.Close() //nolint:errcheck // read only
+		return i.put(ctx, path, name, f, info.Mode())
 	})
 }
 
 // put adds a file to the import unless the store shows it already.
-func (i *importer) put(ctx context.Context, path string, value []byte, mode fs.FileMode) error {
+func (i *importer) put(ctx context.Context, path, name string, content io.ReadSeeker, mode fs.FileMode) error {
 	i.kept[path] = true
 	i.shows.step()
-	put := &apiv1.PutRequest{Path: path, Value: value}
+	v, err := newValueInput(content)
+	if err != nil {
+		i.skip(path, name, plain(err))
+		return nil
+	}
+	put := &apiv1.PutRequest{Path: path, Value: v.small}
 	if m := uint32(mode.Perm()); m != 0 { // a mode of 0 cannot be said; the mirror's default stands in
 		put.Mode = &m
 	}
-	if old, ok := i.have[path]; ok && old.mode == put.GetMode() && old.sum == sha256.Sum256(value) {
+	sum := sha256.Sum256(v.small)
+	if v.large != nil {
+		if sum, err = largeSum(content); err != nil {
+			i.skip(path, name, plain(err))
+			return nil
+		}
+	}
+	if old, ok := i.have[path]; ok && old.mode == put.GetMode() && old.sum == sum {
 		i.report.Unchanged++
 		return nil
 	}
+	if v.large != nil {
+		return i.putLarge(ctx, put, name, content)
+	}
 	i.report.Written++
-	return i.add(ctx, "put", path, len(value), &apiv1.Op{Op: &apiv1.Op_Put{Put: put}})
+	return i.add(ctx, "put", path, len(v.small), &apiv1.Op{Op: &apiv1.Op_Put{Put: put}})
+}
+
+// largeSum gives what the store calls a large value by, and goes back to the beginning.
+func largeSum(r io.ReadSeeker) (sum [sha256.Size]byte, err error) {
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return sum, err
+	}
+	var list record.ChunkList
+	for {
+		chunk, err := record.ReadChunk(r)
+		if err != nil {
+			return sum, err
+		}
+		if len(chunk) == 0 {
+			break
+		}
+		list.Size += uint64(len(chunk))
+		list.Chunks = append(list.Chunks, record.ChunkID(chunk))
+	}
+	_, err = r.Seek(0, io.SeekStart)
+	return sha256.Sum256(list.Encode()), err
+}
+
+// putLarge writes a file over 256 KiB by itself, after those before it. One over the agent's limit is left out.
+func (i *importer) putLarge(ctx context.Context, put *apiv1.PutRequest, name string, content io.Reader) error {
+	if i.say("put", put.GetPath()); i.flags.dryRun {
+		i.report.Written++
+		return nil
+	}
+	if err := i.batch.flush(ctx); err != nil {
+		return err
+	}
+	w, err := i.cli.sendLarge(ctx, i.batch.client, put, &valueInput{large: content})
+	if e := agent.ErrorOf(err); e != nil && e.Code == agent.CodeTooLarge {
+		i.skip(put.GetPath(), name, errors.New(e.Message))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	i.report.Written++
+	i.batch.note(w, []*apiv1.Op{{Op: &apiv1.Op_Put{Put: put}}})
+	return nil
 }
 
 // deleteRest deletes what the store shows and no file stands for.
@@ -233,14 +299,19 @@ func (i *importer) deleteRest(ctx context.Context) error {
 }
 
 func (i *importer) add(ctx context.Context, verb, path string, size int, op *apiv1.Op) error {
-	if i.flags.dryRun {
-		fmt.Fprintf(i.cli.stdout, "%s %s\n", verb, path)
+	if i.say(verb, path); i.flags.dryRun {
 		return nil
 	}
-	if i.cli.verbose {
+	return i.batch.add(ctx, path, size, op)
+}
+
+// say tells what is done, or would be.
+func (i *importer) say(verb, path string) {
+	if i.flags.dryRun {
+		fmt.Fprintf(i.cli.stdout, "%s %s\n", verb, path)
+	} else if i.cli.verbose {
 		i.cli.note("%s %s", verb, path)
 	}
-	return i.batch.add(ctx, path, size, op)
 }
 
 // skip reports what is left out. It, and what may lie below it, stays in the store as it is.

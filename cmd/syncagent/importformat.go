@@ -73,6 +73,9 @@ func guessFormat(in *bufio.Reader) format {
 	return ""
 }
 
+// maxImportLine is a line with the largest value that there can be.
+const maxImportLine = record.MaxValue/3*4 + 64<<10
+
 func badImport(text string, args ...any) *failure {
 	return failf(exitUsage, "bad_import", "cannot read the input: "+text, args...)
 }
@@ -87,16 +90,12 @@ func (i *importer) one(ctx context.Context, prefix, name string, value []byte, m
 		i.skip(at, name, err)
 		return nil
 	}
-	if len(value) > record.MaxInlineValue {
-		i.skip(at, name, fmt.Errorf("%d bytes, the limit is %d", len(value), record.MaxInlineValue))
-		return nil
-	}
 	if i.kept[at] { // twice in the input: the later one counts, as when a tar file is unpacked
 		if err := i.batch.flush(ctx); err != nil {
 			return err
 		}
 	}
-	return i.put(ctx, at, value, mode)
+	return i.put(ctx, at, name, bytes.NewReader(value), mode)
 }
 
 func (i *importer) copyTar(ctx context.Context, t *tar.Reader, prefix string) error {
@@ -117,8 +116,8 @@ func (i *importer) copyTar(ctx context.Context, t *tar.Reader, prefix string) er
 		case h.Typeflag != tar.TypeReg:
 			i.skip(pathBelow(prefix, name), h.Name, errors.New(kindName(h.FileInfo().Mode().Type())))
 			continue
-		case h.Size > record.MaxInlineValue:
-			i.skip(pathBelow(prefix, name), h.Name, fmt.Errorf("%d bytes, the limit is %d", h.Size, record.MaxInlineValue))
+		case h.Size > record.MaxValue:
+			i.skip(pathBelow(prefix, name), h.Name, fmt.Errorf("%d bytes, no value can have more than %d", h.Size, record.MaxValue))
 			continue
 		}
 		value, err := io.ReadAll(t)
@@ -134,7 +133,7 @@ func (i *importer) copyTar(ctx context.Context, t *tar.Reader, prefix string) er
 // copyLines imports what export wrote, a JSON object a line.
 func (i *importer) copyLines(ctx context.Context, r io.Reader, prefix string) error {
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxBatchLine)
+	lines.Buffer(nil, maxImportLine)
 	for n := 1; lines.Scan(); n++ {
 		text := bytes.TrimSpace(lines.Bytes())
 		if len(text) == 0 {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -15,22 +14,6 @@ import (
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 )
-
-// valueOf gives the bytes that a VALUE argument names: itself, "-" for standard input, "@FILE" for a file. Bytes are
-// kept exactly.
-func (c *cli) valueOf(arg string) ([]byte, error) {
-	if arg == "-" {
-		return readLimited(c.stdin, "standard input", record.MaxInlineValue)
-	}
-	name, isFile := strings.CutPrefix(arg, "@")
-	if !isFile {
-		if len(arg) > record.MaxInlineValue {
-			return nil, tooLarge("value", record.MaxInlineValue)
-		}
-		return []byte(arg), nil
-	}
-	return readFile("value file", name, record.MaxInlineValue)
-}
 
 // readFile reads a file that the user named, up to limit bytes.
 func readFile(what, name string, limit int) ([]byte, error) {

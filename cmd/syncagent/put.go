@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 )
@@ -17,7 +14,7 @@ others by itself.
 
 VALUE is taken as it is. "-" reads standard input and "@FILE" a file, byte for byte:
 use them for secrets, which other users of the host can see in the arguments of a
-process. The limit is 256 KiB.
+process. The limit is what limits.value of the agent says, 64 MiB by default.
 
 --if-version and --if-absent are judged by what this agent shows at that moment. They
 keep programs of one host from overwriting each other; two hosts that write at the same
@@ -50,9 +47,11 @@ func (c *cli) putCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if r.Value, err = c.valueOf(words[1]); err != nil {
+			v, done, err := c.valueOf(words[1])
+			if err != nil {
 				return err
 			}
+			defer done()
 			client, err := c.dial()
 			if err != nil {
 				return err
@@ -60,11 +59,11 @@ func (c *cli) putCmd() *cobra.Command {
 			if err := waiter.check(cmd.Context(), client); err != nil {
 				return err
 			}
-			w, err := c.putOne(cmd.Context(), client, r)
+			w, err := c.send(cmd.Context(), client, r, v)
 			if err != nil {
 				return err
 			}
-			c.printWrite(w, fmt.Sprintf("%s: %d bytes", r.Path, len(r.Value)))
+			c.printWrite(w, fmt.Sprintf("%s: %d bytes", r.Path, v.size))
 			return waiter.await(cmd.Context(), client, write{w.GetVersion(), []string{r.Path}})
 		},
 	}
@@ -77,17 +76,4 @@ func (c *cli) putCmd() *cobra.Command {
 	wait.add(cmd)
 	exclusive(cmd, "if-version", "if-absent")
 	return cmd
-}
-
-func (c *cli) putOne(ctx context.Context, client *agent.Client, r *apiv1.PutRequest) (*apiv1.WriteResponse, error) {
-	if c.signKey != "" {
-		return c.writeBatch(ctx, client, []*apiv1.Op{{Op: &apiv1.Op_Put{Put: r}}})
-	}
-	ctx, cancel := c.bounded(ctx)
-	defer cancel()
-	w, err := client.KV.Put(ctx, connect.NewRequest(r))
-	if err != nil {
-		return nil, err
-	}
-	return w.Msg, nil
 }

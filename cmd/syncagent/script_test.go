@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -123,9 +124,20 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// bigFile NAME writes a file of one byte more than a value may have.
+// bigFile NAME [SIZE] writes a file of one byte more than a small value has, or of so many, no two parts of it alike.
 func bigFile(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), make([]byte, record.MaxInlineValue+1), 0o600))
+	size := record.MaxInlineValue + 1
+	if len(args) > 1 {
+		var err error
+		size, err = strconv.Atoi(args[1])
+		ts.Check(err)
+	}
+	b := make([]byte, size)
+	r := rand.NewChaCha8([32]byte{byte(size), byte(size >> 8)})
+	for i := range b {
+		b[i] = 'a' + byte(r.Uint64()%26)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
 }
 
 // badName DIR makes a file whose name is not valid UTF-8.

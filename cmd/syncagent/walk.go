@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-
-	"syncagent/crdtstore/record"
 )
 
 // mirrorNames is how everything begins that a mirror puts beside its files. It is never imported.
@@ -64,28 +62,24 @@ func readDir(root *os.Root, name string) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-// readRegular reads a file that must be regular still. O_NONBLOCK keeps a pipe that took its place from stopping us.
-func readRegular(root *os.Root, name string) (value []byte, mode fs.FileMode, err error) {
+// openRegular opens a file that must be regular still. O_NONBLOCK keeps a pipe that took its place from stopping us.
+func openRegular(root *os.Root, name string) (*os.File, fs.FileInfo, error) {
 	before, err := root.Lstat(name)
 	if err != nil {
-		return nil, 0, plain(err)
+		return nil, nil, plain(err)
 	}
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, 0, plain(err)
+		return nil, nil, plain(err)
 	}
-	defer f.Close() //nolint:errcheck // read only
 	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, 0, plain(err)
-	case !os.SameFile(before, info) || !info.Mode().IsRegular():
-		return nil, 0, errors.New("it changed while it was read")
-	case info.Size() > record.MaxInlineValue:
-		return nil, 0, fmt.Errorf("%d bytes, the limit is %d", info.Size(), record.MaxInlineValue)
+	if err == nil && (!os.SameFile(before, info) || !info.Mode().IsRegular()) {
+		err = errors.New("it changed while it was read")
 	}
-	value, err = readLimited(f, "file", record.MaxInlineValue)
-	return value, info.Mode(), plain(err)
+	if err != nil {
+		return nil, nil, errors.Join(plain(err), f.Close())
+	}
+	return f, info, nil
 }
 
 // plain drops what Go writes around the reason: the caller names the file.
