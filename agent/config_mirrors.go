@@ -154,6 +154,12 @@ func (c *Config) checkMirrors(k *check) {
 	}
 }
 
+// OwnFiles lists the files and folders of the agent's own that no mirror may hold, or lie in.
+func (c *Config) OwnFiles() []string {
+	own := []string{c.DataDir, c.File, c.IdentityFile(), c.AdminKeyFile(), c.API.Socket}
+	return slices.DeleteFunc(own, func(path string) bool { return path == "" })
+}
+
 // title is the mirror's name, or its prefix.
 func (m *MirrorConfig) title() string {
 	if m.Name != "" {

@@ -40,7 +40,7 @@ type configMirror struct {
 // holds up neither the other triggers nor the files.
 func newMirrors(c *Config, s store, alarms *Alarms, log *slog.Logger) (*mirrors, error) {
 	m := &mirrors{alarms: alarms}
-	roots, taken := []string{}, []string{c.DataDir, c.File, c.IdentityFile(), c.AdminKeyFile(), c.API.Socket}
+	roots, taken := []string{}, c.OwnFiles()
 	var configured []trigger.Spec
 	for i := range c.Triggers {
 		spec, err := c.Triggers[i].spec()

@@ -127,7 +127,7 @@ func (c *cli) mirror(ctx context.Context, prefix, dir string, f mirrorFlags) err
 	if len(specs) > 0 {
 		o.Triggers = trigger.New(trigger.Options{Specs: specs, Prefix: o.Prefix, Dir: o.Dir, Log: o.Log})
 	}
-	if err := mirror.CheckDirs([]string{o.Dir}, f.taken(o)); err != nil {
+	if err := mirror.CheckDirs([]string{o.Dir}, c.taken(f, o)); err != nil {
 		return failf(exitUsage, "usage", "%w", err)
 	}
 	client, err := c.dial()
@@ -265,12 +265,17 @@ func (f *mirrorFlags) options(prefix, dir string) (o mirror.Options, err error) 
 	return o, nil
 }
 
-// taken lists the folders of ours that the mirrored directory must not hold.
-func (f *mirrorFlags) taken(o mirror.Options) []string {
-	if f.triggersDir == "" {
-		return []string{o.StateDir}
+// taken lists the folders of ours, and of the agent on this host if its configuration is there, that the mirrored
+// directory must not hold.
+func (c *cli) taken(f mirrorFlags, o mirror.Options) []string {
+	taken := []string{o.StateDir}
+	if f.triggersDir != "" {
+		taken = append(taken, f.triggersDir)
 	}
-	return []string{o.StateDir, f.triggersDir}
+	if cfg, err := c.loadConfig(nil); err == nil {
+		taken = append(taken, cfg.OwnFiles()...)
+	}
+	return taken
 }
 
 // journalDir is where the mirror remembers what it wrote; without that memory nothing would ever be removed.

@@ -176,14 +176,14 @@ func (m *Mirror) Run(ctx context.Context) error {
 func (m *Mirror) Once(ctx context.Context) (err error) {
 	j, err := openJournal(m.disk, m.journalPath, m.o.Log)
 	if err != nil {
-		m.failed(err)
+		m.note(err)
 		return err
 	}
 	defer func() { err = errors.Join(err, j.close()) }()
 	m.restore(j)
 	m.setJournal(j)
 	if err = m.once(ctx, j); err != nil && !errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrHeld) {
-		m.failed(err)
+		m.note(err)
 		return err
 	}
 	if m.o.Triggers != nil {
@@ -229,20 +229,24 @@ func (m *Mirror) ran(j *journal) trigger.Done {
 	}
 }
 
-// failed notes why nothing can be done at present.
+// failed notes and logs why nothing can be done at present.
 func (m *Mirror) failed(err error) {
-	state := StateFailing
+	if state, news := m.note(err); news {
+		m.o.Log.Warn("mirror cannot go on and tries again", "dir", m.o.Dir, "state", string(state), "error", err)
+	}
+}
+
+// note makes an error the mirror's state, and tells whether it was not before.
+func (m *Mirror) note(err error) (state State, news bool) {
+	state = StateFailing
 	if errors.Is(err, ErrHalted) {
 		state = StateHalted
 	}
-	repeated := false
 	m.setStatus(func(s *Status) {
-		repeated = s.State == state && s.LastError == err.Error()
+		news = s.State != state || s.LastError != err.Error()
 		s.State, s.LastError = state, err.Error()
 	})
-	if !repeated {
-		m.o.Log.Warn("mirror cannot go on and tries again", "dir", m.o.Dir, "state", string(state), "error", err)
-	}
+	return state, news
 }
 
 // pause waits before the next attempt, after so many failures in a row: full jitter up to 0.2 s, doubling to 30 s. It
