@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	startLimit = time.Minute // for an agent to be ready
+	startLimit = 3 * time.Minute // for an agent to be ready; a rebuild on a busy machine takes long
 	callLimit  = 5 * time.Second
 )
 
