@@ -3,6 +3,7 @@ package crdtstore
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
@@ -276,7 +277,15 @@ func (t *turn) takeBack(cause error) error {
 			}
 			p.path, p.dirty = "", true
 		}
-		l.req.answer(writeResult{err: fmt.Errorf("store the write: %w", cause)})
+		failed := writeResult{err: fmt.Errorf("store the write: %w", cause)}
+		l.req.answer(failed)
+		t.repeats = slices.DeleteFunc(t.repeats, func(r repeat) bool {
+			same := r.version.Write == l.version.Write
+			if same {
+				r.req.answer(failed)
+			}
+			return same
+		})
 	}
 	t.local = kept
 	return nil

@@ -78,13 +78,19 @@ func (s *Store) HLCFor(paths []string) (record.HLC, error) {
 	return hlc, nil
 }
 
+// repeat is a request to publish a write that is held: a success as soon as that is durable.
+type repeat struct {
+	req     *writeRequest
+	version record.Version
+}
+
 // relay judges a client's write and takes it into the turn.
 func (t *turn) relay(req *writeRequest) error {
 	w := req.relay
 	version := record.Version{HLC: w.HLC, Write: w.ID()}
 	if held, err := t.hasSlot(w.Slots[0].PathKey(), version); err != nil || held {
-		if err == nil {
-			req.answer(writeResult{version: version})
+		if err == nil { // it may have come in this turn, or in one that is not synced yet
+			t.repeats = append(t.repeats, repeat{req, version})
 		}
 		return err
 	}

@@ -75,3 +75,27 @@ func TestRelayOfAClientsWrite(t *testing.T) {
 		t.Fatalf("a write from the future: %v", err)
 	}
 }
+
+// TestG1_RepeatedRelayIsOnDisk: a write that came from another agent a moment ago is not durable yet; who is told that
+// this agent has it may rely on it all the same.
+func TestG1_RepeatedRelayIsOnDisk(t *testing.T) {
+	n := newTestNet(t, 1)
+	p := n.policy([]string{"a", "b", "deploy"}, "a peer", "b peer", "a / rw", "b / rw", "deploy / write")
+	a, b := n.start("a", nil), n.start("b", nil)
+	a.apply(p)
+	b.apply(p)
+	w, entries := clientWrite(t, n, a, "deploy", "/x", "one")
+	if _, err := a.Relay(context.Background(), w, entries); err != nil {
+		t.Fatal(err)
+	}
+	b.pull(a)
+	if got := n.start("b", b.disk.powerCut(0)).get("/x"); got != "-" {
+		t.Fatalf("b has synced %q already: this shows nothing", got)
+	}
+	if _, err := b.Relay(context.Background(), w, entries); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.start("b", b.disk.powerCut(0)).get("/x"); got != "one" {
+		t.Errorf("after a power cut b shows %q", got)
+	}
+}

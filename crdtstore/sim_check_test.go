@@ -30,7 +30,7 @@ func (n *simNode) acknowledged(w *simWrite, r writeResult) {
 	m, rights := n.sim.model, n.rights()
 	if errors.Is(r.err, ErrDenied) {
 		for _, op := range w.ops {
-			if !m.may(rights, writeRights, n.id, op.Path) {
+			if !m.mayWrite(rights, w.author, op.Path, forever) {
 				return
 			}
 		}
@@ -51,11 +51,11 @@ func (n *simNode) acknowledged(w *simWrite, r writeResult) {
 		}
 		v := r.version
 		v.Index = uint16(i)
-		if old := n.before[op.Path]; n.lastGen == n.beforeGen && old.Compare(v) >= 0 {
+		if old := n.before[op.Path]; !w.again() && n.lastGen == n.beforeGen && old.Compare(v) >= 0 {
 			n.sim.failf("G3: %s showed %s at %s, then wrote %s", n.name, old, op.Path, v)
 		}
 	}
-	if made.HLC.Milli() > n.agent+dueAhead.Milliseconds()+1 {
+	if !w.again() && made.HLC.Milli() > n.agent+dueAhead.Milliseconds()+1 {
 		n.sim.failf("HLC: %s wrote %s at agent time %d", n.name, r.version, n.agent)
 	}
 }
@@ -154,9 +154,9 @@ func (n *simNode) checkList(r simRights) {
 		switch {
 		case m.pathOf(slot) != item.Path || item.Author != w.Author || item.Entry != slot.Entry || e == nil || !bytes.Equal(item.Value, e.Value):
 			n.sim.failf("%s shows something else at %s than %s says", n.name, item.Path, item.Version)
-		case !m.may(r, writeRights, author, item.Path):
+		case !m.allowed(r, author, item.Path, item.Version):
 			n.sim.failf("G6: %s shows %s at %s, whose author n%d may not write there", n.name, item.Version, item.Path, author)
-		case !m.may(r, readRights, n.id, item.Path):
+		case !m.reads(r, n.id, item.Path):
 			n.sim.failf("G7: %s shows %s, which it may not read", n.name, item.Path)
 		case w.HLC.Milli() > n.agent+dueAhead.Milliseconds():
 			n.sim.failf("%s shows %s at %s before it is due", n.name, item.Version, item.Path)
@@ -194,7 +194,7 @@ func (n *simNode) checkAtomic(r simRights, shown map[string]shownRow) {
 			path := m.pathOf(&w.Slots[i])
 			v := record.Version{HLC: w.HLC, Write: row.version.Write, Index: uint16(i)}
 			if path != "" && shown[path].version.Compare(v) < 0 &&
-				m.may(r, readRights, n.id, path) && m.may(r, writeRights, m.number(w.Author), path) {
+				m.reads(r, n.id, path) && m.allowed(r, m.number(w.Author), path, v) {
 				n.sim.failf("G5: %s shows a part of write %s, but not %s", n.name, v.WriteString(), path)
 			}
 		}
@@ -251,7 +251,7 @@ func (n *simNode) checkSent(msg simMsg) {
 	}
 	hold := func(data []byte) {
 		path, _, err := entryIDs(data)
-		if err != nil || !n.sim.model.may(r, readRights, msg.to, path) {
+		if err != nil || !n.sim.model.reads(r, msg.to, path) {
 			n.sim.failf("G7: %s sends n%d an entry of %s", n.name, msg.to, path)
 		}
 	}
@@ -281,9 +281,10 @@ func (n *simNode) checkDisk() string {
 				return true
 			}
 			end := i + len(valueMark) + 16
-			asked, ok := n.sim.model.asked[string(rest[i:end])]
+			value := string(rest[i:end])
+			asked, ok := n.sim.model.asked[value]
 			rest = rest[end:]
-			if ok && asked.host != n.id && !n.sim.model.may(r, readRights, n.id, asked.path) {
+			if ok && asked.host != n.id && !n.handed[value] && !n.sim.model.reads(r, n.id, asked.path) {
 				problem = fmt.Sprintf("G7: a value of %s lies on the disk of %s in row %q", asked.path, n.name, row.key[:1])
 			}
 		}

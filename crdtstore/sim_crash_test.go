@@ -49,10 +49,9 @@ var crashScenarios = []crashScenario{
 		}
 	}},
 	{"revocation", false, func(s *sim, n *simNode) {
-		p := *s.policy
-		p.serial++
-		p.revoked = []bool{false, false, true}
-		s.publish(&p)
+		p := s.policy.changed()
+		p.revoked[2] = true
+		s.publish(p)
 		n.offer(p.text)
 		n.drive()
 	}},

@@ -75,12 +75,7 @@ func (s *sim) heal() {
 	for i := range s.blocked {
 		clear(s.blocked[i])
 	}
-	inForce := s.model.rights(slices.Collect(maps.Keys(s.model.policies))) // of twins not always the newest
-	if slices.Contains(inForce.member, false) {                            // else let no policy change stir up what got stuck
-		p := *s.policy
-		p.serial, p.member = p.serial+1, slices.Repeat([]bool{true}, len(s.keys))
-		s.publish(&p)
-	}
+	s.admitAll()
 	for _, n := range s.nodes {
 		n.offset, n.armed = 0, 0
 		if n.store != nil && n.joined {
@@ -97,6 +92,19 @@ func (s *sim) heal() {
 	s.converge(true)
 	s.now += 8 * 24 * 3600_000
 	s.converge(false)
+}
+
+// admitAll makes all hosts members again, if they are not: else let no policy change stir up what got stuck.
+func (s *sim) admitAll() {
+	inForce := s.model.rights(slices.Collect(maps.Keys(s.model.policies))) // of twins not always the newest
+	p, out := s.policy.changed(), false
+	for i := range s.keys {
+		out = out || !inForce.member[i] || inForce.former[i] || inForce.until[i] != forever
+		p.member[i], p.former[i], p.until[i] = true, false, forever
+	}
+	if out {
+		s.publish(p)
+	}
 }
 
 // converge lets everybody talk to everybody until the hosts are as the oracle says.
@@ -181,7 +189,7 @@ func (n *simNode) describe() string {
 			_, unready, _ := v.Get(unreadyKey(version.Write))
 			_, wanted, _ := v.Get(wantKey(k, version))
 			fmt.Fprintf(&b, "%s %s state %d own %v unready %v wanted %v read %v write %v\n", path, version, s.state, s.own, unready, wanted,
-				m.may(r, readRights, n.id, path), m.may(r, writeRights, m.number(s.author), path))
+				m.reads(r, n.id, path), m.allowed(r, m.number(s.author), path, version))
 			return true, nil
 		})
 		if err != nil {

@@ -24,11 +24,6 @@ type simModel struct {
 	pathAt   map[record.Tag]string // path key -> path
 }
 
-type simAsked struct {
-	host int
-	path string
-}
-
 // simRights is what a set of texts says: the highest counts, and every revocation.
 type simRights struct {
 	*simPolicy
@@ -50,8 +45,9 @@ func (m *simModel) rights(texts [][32]byte) simRights {
 	return r
 }
 
-func (m *simModel) may(r simRights, rights func(*simPolicy) [][]bool, who int, path string) bool {
-	if r.simPolicy == nil || who < 0 || r.out[who] {
+// may judges by the rules what an identity did at a time; forever stands for now.
+func (m *simModel) may(r simRights, rights func(*simPolicy) [][]bool, who int, path string, at int64) bool {
+	if r.simPolicy == nil || who < 0 || r.out[who] || r.former[who] || at > r.until[who] {
 		return false
 	}
 	for i, p := range m.paths {
@@ -62,8 +58,18 @@ func (m *simModel) may(r simRights, rights func(*simPolicy) [][]bool, who int, p
 	return false
 }
 
-func readRights(p *simPolicy) [][]bool  { return p.read }
-func writeRights(p *simPolicy) [][]bool { return p.write }
+func (m *simModel) reads(r simRights, who int, path string) bool {
+	return m.may(r, func(p *simPolicy) [][]bool { return p.read }, who, path, forever)
+}
+
+func (m *simModel) mayWrite(r simRights, who int, path string, at int64) bool {
+	return m.may(r, func(p *simPolicy) [][]bool { return p.write }, who, path, at)
+}
+
+// allowed tells whether a version counts.
+func (m *simModel) allowed(r simRights, who int, path string, v record.Version) bool {
+	return r.simPolicy != nil && r.keeps[v] || m.mayWrite(r, who, path, v.HLC.Milli())
+}
 
 // pathOf gives the path of a slot, "" if its tags are of no path, or of another than its entry's.
 func (m *simModel) pathOf(s *record.Slot) string {
@@ -97,7 +103,7 @@ func (m *simModel) view(r simRights, host int, now int64, held, available func(r
 			settled := true
 			for i := range w.Slots {
 				path, v := m.pathOf(&w.Slots[i]), record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
-				wanted := path != "" && m.may(r, readRights, host, path) && m.may(r, writeRights, m.number(w.Author), path)
+				wanted := path != "" && m.reads(r, host, path) && m.allowed(r, m.number(w.Author), path, v)
 				if wanted && !available(w.Slots[i].Entry) && shown[path].Compare(v) <= 0 && patient {
 					settled = false
 				}

@@ -38,6 +38,7 @@ type simNode struct {
 
 	promised  map[record.ID]bool // writes that it acknowledged on this disk
 	texts     map[[32]byte]bool  // policies that it acknowledged
+	handed    map[string]bool    // values that clients handed to it
 	last      map[string]record.Version
 	lastGen   uint64
 	before    map[string]record.Version // last, at the beginning of the turns
@@ -49,9 +50,14 @@ type simNode struct {
 }
 
 type simWrite struct {
-	ops  []Op
-	done chan writeResult
+	author int
+	ops    []Op
+	relay  *simRelay // nil: the host's own
+	done   chan writeResult
 }
+
+// again tells whether the write may have been there already when the host was asked for it.
+func (w *simWrite) again() bool { return w.relay != nil && w.relay.given > 1 }
 
 type simIngest struct {
 	from int
@@ -307,7 +313,7 @@ func (n *simNode) put(ops []Op) {
 	if n.store == nil || checkOps(ops) != nil {
 		return
 	}
-	w := &simWrite{ops, make(chan writeResult, 1)}
+	w := &simWrite{n.id, ops, nil, make(chan writeResult, 1)}
 	for _, op := range ops {
 		if !op.Delete {
 			n.sim.model.asked[string(op.Value)] = simAsked{n.id, op.Path}

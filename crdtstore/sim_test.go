@@ -72,24 +72,26 @@ func configOf(seed uint64) simConfig {
 // sim is one run.
 type sim struct {
 	simConfig
-	rand    *rand.Rand
-	network record.NetworkID
-	genesis record.Genesis
-	keys    []record.PublicKey // hosts, then the hostile member, if any
-	nodes   []*simNode
-	evil    int // number of the hostile member, -1 if there is none
-	hostile *simHostile
-	model   *simModel
-	now     int64 // Unix milliseconds
-	queue   simQueue
-	sent    int
-	blocked [][]bool // from, to
-	healing bool
-	fetches map[int]bool
-	parsed  map[string]*acl.Signed // policy texts, nil for those that count nothing
-	policy  *simPolicy             // newest
-	trace   hash.Hash
-	lines   []string
+	rand       *rand.Rand
+	network    record.NetworkID
+	genesis    record.Genesis
+	keys       []record.PublicKey // hosts, then the hostile member, if any
+	identities []record.PublicKey // the same, then clients that sign for themselves
+	nodes      []*simNode
+	evil       int // number of the hostile member, -1 if there is none
+	hostile    *simHostile
+	relayed    []*simRelay // writes of clients
+	model      *simModel
+	now        int64 // Unix milliseconds
+	queue      simQueue
+	sent       int
+	blocked    [][]bool // from, to
+	healing    bool
+	fetches    map[int]bool
+	parsed     map[string]*acl.Signed // policy texts, nil for those that count nothing
+	policy     *simPolicy             // newest
+	trace      hash.Hash
+	lines      []string
 }
 
 // simFailure is what failf panics with.
@@ -128,16 +130,17 @@ func newSim(c simConfig) *sim {
 		s.evil = c.nodes
 		hosts++
 	}
-	for i := range hosts {
+	for i := range hosts + simClients {
 		k := record.KeyOf(simKey(i))
-		s.keys = append(s.keys, k)
+		s.identities = append(s.identities, k)
 		m.who[k] = i
 		s.blocked = append(s.blocked, make([]bool, hosts))
 	}
+	s.keys = s.identities[:hosts]
 	s.firstPolicy()
 	for i := range c.nodes {
 		n := &simNode{sim: s, id: i, name: simName(i), key: s.keys[i], disk: newMemKV(), texts: map[[32]byte]bool{},
-			last: map[string]record.Version{}, seen: map[record.ID]uint64{}, promised: map[record.ID]bool{}}
+			handed: map[string]bool{}, last: map[string]record.Version{}, seen: map[record.ID]uint64{}, promised: map[record.ID]bool{}}
 		n.disk.before = n.power
 		s.nodes = append(s.nodes, n)
 		if i < 2 || c.faults&faultLateJoin == 0 {

@@ -1,12 +1,8 @@
 package crdtstore
 
 import (
-	"crypto/sha256"
 	"fmt"
-	"strings"
 	"time"
-
-	"syncagent/acl"
 )
 
 // act is one thing that happens.
@@ -19,11 +15,13 @@ func (s *sim) act() {
 		return
 	}
 	switch x := s.rand.IntN(100); {
-	case x < 45:
+	case x < 40:
 		n.put(s.ops(n))
 		if !s.chance(4) { // else it waits for company
 			n.drive()
 		}
+	case x < 45:
+		s.clientWrites(n)
 	case x < 65:
 		n.sync(s.peer(n.id), false)
 	case x < 70:
@@ -140,86 +138,3 @@ const valueMark = "simulated value "
 func (s *sim) value() []byte { return fmt.Appendf(nil, "%s%016x", valueMark, s.rand.Uint64()) }
 
 func simName(i int) string { return fmt.Sprintf("n%d", i) }
-
-// simPolicy is a policy as its admin meant it: rights by identity and path.
-type simPolicy struct {
-	serial      uint64
-	hash        [32]byte
-	text        []byte
-	read, write [][]bool
-	member      []bool
-	revoked     []bool
-}
-
-// changePolicy writes another policy: rights, membership, a revocation, sometimes with a serial that is there already.
-func (s *sim) changePolicy() {
-	old := s.policy
-	p := &simPolicy{serial: old.serial + 1, revoked: append([]bool(nil), old.revoked...), member: append([]bool(nil), old.member...)}
-	if s.chance(6) {
-		p.serial = old.serial
-	}
-	for i := range old.read {
-		p.read = append(p.read, append([]bool(nil), old.read[i]...))
-		p.write = append(p.write, append([]bool(nil), old.write[i]...))
-	}
-	i, k := s.rand.IntN(len(s.keys)), s.rand.IntN(len(s.model.paths))
-	switch s.rand.IntN(8) {
-	case 0, 1, 2:
-		p.read[i][k] = !p.read[i][k]
-	case 3, 4, 5:
-		p.write[i][k] = !p.write[i][k]
-	case 6:
-		p.member[i] = !p.member[i]
-	case 7:
-		p.revoked[i] = i != 0
-	}
-	if s.chance(4) {
-		clear(p.revoked) // an older text's revocations count all the same
-	}
-	s.publish(p)
-}
-
-func (s *sim) firstPolicy() {
-	p := &simPolicy{serial: 1}
-	for range s.keys {
-		var read, write []bool
-		for range s.model.paths {
-			read, write = append(read, s.rand.IntN(10) < 8), append(write, s.rand.IntN(10) < 8)
-		}
-		p.read, p.write, p.member, p.revoked = append(p.read, read), append(p.write, write), append(p.member, true), append(p.revoked, false)
-	}
-	for k := range s.model.paths {
-		p.read[0][k] = true
-	}
-	s.publish(p)
-}
-
-// publish signs a policy and shows it to the model.
-func (s *sim) publish(p *simPolicy) {
-	var b strings.Builder
-	fmt.Fprintf(&b, "syncagent-policy 1\nnetwork %s\nserial %d\n", s.network, p.serial)
-	for i := range s.keys {
-		fmt.Fprintf(&b, "identity n%d %s\n", i, s.keys[i])
-	}
-	for i := range s.keys {
-		if p.member[i] {
-			fmt.Fprintf(&b, "n%d peer\n", i)
-		}
-		for k, path := range s.model.paths {
-			if p.read[i][k] {
-				fmt.Fprintf(&b, "n%d %s read\n", i, path)
-			}
-			if p.write[i][k] {
-				fmt.Fprintf(&b, "n%d %s write\n", i, path)
-			}
-		}
-		if p.revoked[i] {
-			fmt.Fprintf(&b, "revoke %s\n", s.keys[i])
-		}
-	}
-	p.text = acl.Sign([]byte(b.String()), s.network, testKey("admin"))
-	p.hash = sha256.Sum256([]byte(b.String()))
-	s.model.policies[p.hash] = p
-	s.policy = p
-	s.tracef("policy %d %x", p.serial, p.hash[:4])
-}

@@ -131,7 +131,8 @@ func (t *turn) commit() error {
 	t.useChunks()
 	s.unsynced = true
 	_, mono := s.clock.Now()
-	if (len(t.local) > 0 || len(t.out) > 0) && !fault.Planted("acknowledge-unsynced") || mono-s.lastSync >= syncWithin {
+	told := len(t.local) > 0 || len(t.out) > 0 || len(t.repeats) > 0 && !fault.Planted("repeat-unsynced")
+	if told && !fault.Planted("acknowledge-unsynced") || mono-s.lastSync >= syncWithin {
 		if err := s.kv.Sync(); err != nil {
 			return err
 		}
@@ -216,6 +217,9 @@ func (t *turn) tell(done ended) {
 func (t *turn) acknowledge() {
 	for _, l := range t.local {
 		l.req.answer(writeResult{version: l.version})
+	}
+	for _, r := range t.repeats {
+		r.req.answer(writeResult{version: r.version})
 	}
 }
 

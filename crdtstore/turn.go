@@ -41,6 +41,7 @@ type turn struct {
 	size    int                  // bytes of rows that are certain to come
 	feed    []feedItem
 	local   []*localWrite
+	repeats []repeat     // requests for what is held already
 	used    [][]chunkRef // chunks of values that the turn took in
 	unused  [][]chunkRef // and of those that it dropped
 	out     []record.Outgoing

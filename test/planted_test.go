@@ -27,6 +27,7 @@ var plantable = []struct{ fault, dir, test string }{
 	{"no-retry", "sync/trigger", "TestFailureIsRepeatedWithWhatCameMeanwhile"},
 	{"no-sync", "p2p", "TestConvergeBySync"},
 	{"rename-before-journal", "sync/mirror", "TestG8_G9_KilledAnywhere"},
+	{"repeat-unsynced", "crdtstore", "TestG1_RepeatedRelayIsOnDisk"},
 	{"trust-root", "sync/mirror", "TestG8_RootSwappedWhileRunning"},
 	{"undressed", "sync/mirror", "TestModes"},
 }
