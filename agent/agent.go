@@ -108,6 +108,7 @@ type running struct {
 	store   *crdtstore.Store
 	node    *p2p.Node
 	mirrors *mirrorSet
+	indexes *indexSet
 	server  *server // while it serves
 	doors   *doors
 	http    net.Listener // nil: api.http is empty
@@ -168,6 +169,7 @@ func (r *running) open() error {
 	if err != nil {
 		return err
 	}
+	r.indexes = newIndexSet(c.Indexes, ownStore{r.store}, a.log)
 	if c.API.HTTP != "" {
 		if r.http, err = listenTCP("api.http", c.API.HTTP); err != nil {
 			return err
@@ -269,6 +271,7 @@ func (r *running) serveFront(ctx context.Context) error {
 		group.Go(func() error { return serve(ctx, r.http, s.plainHandler(), a.log) })
 	}
 	group.Go(func() error { return r.mirrors.run(ctx) })
+	group.Go(func() error { return r.indexes.run(ctx) })
 	clock := clockGuard{peers: ownNetwork{r.node}.Peers, alarms: a.alarms, refuse: r.store.RefuseWrites}
 	group.Go(func() error { return clock.run(ctx) })
 	group.Go(func() error { return runTidy(ctx, debug.FreeOSMemory) })
@@ -291,11 +294,11 @@ func (r *running) newServer(ctx context.Context) *server {
 	s := &server{
 		log: a.log.With("part", "api"), metrics: r.metrics, timeout: requestTimeout,
 		kv: &kv{self: self, network: a.network, store: own, stop: ctx, now: r.store.AgentTime,
-			name: c.AgentName(), peers: ownNetwork{r.node}, progress: r.progress()},
+			name: c.AgentName(), peers: ownNetwork{r.node}, progress: r.progress(), indexes: r.indexes},
 		service: &service{
 			self: self, name: c.AgentName(), network: a.network, version: a.options.Version, started: time.Now(),
 			ready: a.ready.Load, store: own, peers: ownNetwork{r.node}, mirrors: r.mirrors, alarms: a.alarms, parsePolicy: parsePolicy,
-			reload: a.reload, tokenFile: c.TokenFile(),
+			reload: a.reload, tokenFile: c.TokenFile(), indexes: r.indexes.Status,
 		},
 	}
 	s.limit(c.Limits)

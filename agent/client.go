@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"strings"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect"
@@ -19,57 +19,83 @@ type Client struct {
 	Agent  apiv1connect.AgentClient
 	Policy apiv1connect.PolicyClient
 
-	http *http.Client
+	http   *http.Client
+	agents int
 }
 
-// maxAnswer bounds one message of an answer.
-const maxAnswer = 64 << 20
+const (
+	maxAnswer   = 64 << 20        // bounds one message of an answer
+	dialTimeout = 5 * time.Second // then the next agent is tried
+)
 
-// Dial makes a client of the agent at address: the path of a unix socket, or an http URL. It does not connect yet.
-func Dial(address string) (*Client, error) { return DialTarget(Target{Address: address}) }
-
-// DialTarget is Dial for an agent that may be on another host.
-func DialTarget(t Target) (*Client, error) {
-	transport := &http.Transport{
-		MaxIdleConnsPerHost: 64,
-		IdleConnTimeout:     time.Minute,
-		DisableCompression:  true,
-		ForceAttemptHTTP2:   true,
+// Dial makes a client of the agent at address: the path of a unix socket, or an http URL. It does not connect yet. With
+// several addresses, of agents of one network, it uses the first for as long as that answers, then the next.
+func Dial(addresses ...string) (*Client, error) {
+	targets := make([]Target, len(addresses))
+	for i, a := range addresses {
+		targets[i].Address = a
 	}
-	base := "http://agent" // names nobody: the transport knows where the socket is
-	var err error
-	switch {
-	case t.Address == "":
-		return nil, &Error{Code: CodeBadRequest, Message: "no socket named", Hint: "name it with --socket or --config"}
-	case t.socket():
-		var dialer net.Dialer
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", t.Address)
-		}
-	default:
-		if base, err = t.base(); err != nil {
+	return DialTargets(targets...)
+}
+
+// DialTargets is Dial for agents that may be on other hosts.
+func DialTargets(targets ...Target) (*Client, error) {
+	if len(targets) == 0 {
+		return nil, &Error{Code: CodeBadRequest, Message: "no agent named", Hint: "name it with --socket, --server or --config"}
+	}
+	f := &failover{}
+	for _, t := range targets {
+		e, err := t.endpoint()
+		if err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(base, "https:") {
-			if transport.TLSClientConfig, err = t.tls(); err != nil {
-				return nil, err
-			}
-		}
+		f.all = append(f.all, e)
 	}
-	h := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+	h := &http.Client{Transport: f, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return errors.New("an agent never redirects")
 	}}
 	options := []connect.ClientOption{
 		connect.WithReadMaxBytes(maxAnswer),
 		connect.WithAcceptCompression("gzip", nil, nil),
 	}
+	const base = "http://agent" // names nobody: failover knows where the agents are
 	return &Client{
 		KV:     apiv1connect.NewKVClient(h, base, options...),
 		Agent:  apiv1connect.NewAgentClient(h, base, options...),
 		Policy: apiv1connect.NewPolicyClient(h, base, options...),
 		http:   h,
+		agents: len(targets),
 	}, nil
+}
+
+// endpoint makes the way to a target.
+func (t Target) endpoint() (e endpoint, err error) {
+	e.transport = &http.Transport{
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     time.Minute,
+		DisableCompression:  true,
+		ForceAttemptHTTP2:   true,
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	switch {
+	case t.Address == "":
+		return e, &Error{Code: CodeBadRequest, Message: "no socket named", Hint: "name it with --socket or --config"}
+	case t.socket():
+		e.base = &url.URL{Scheme: "http", Host: "agent"}
+		e.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", t.Address)
+		}
+		return e, nil
+	}
+	if e.base, err = t.base(); err == nil && e.base.Scheme == "https" {
+		e.transport.TLSClientConfig, err = t.tls()
+	}
+	e.transport.DialContext = dialer.DialContext
+	return e, err
 }
 
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Agents is how many agents the client can choose from.
+func (c *Client) Agents() int { return c.agents }

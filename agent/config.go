@@ -29,6 +29,7 @@ type Config struct {
 	Limits   LimitsConfig    `yaml:"limits"`
 	Mirrors  []MirrorConfig  `yaml:"mirrors"`
 	Triggers []TriggerConfig `yaml:"triggers"`
+	Indexes  []IndexConfig   `yaml:"indexes"`
 	Log      LogConfig       `yaml:"log"`
 	Metrics  MetricsConfig   `yaml:"metrics"`
 }

@@ -70,6 +70,7 @@ func (c *Config) Check() Faults {
 	}
 	c.checkMirrors(&k)
 	c.checkTriggers(&k)
+	c.checkIndexes(&k)
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "auto", "text", "json")
 	return k.faults

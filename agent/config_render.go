@@ -46,6 +46,8 @@ func (c Config) Render() []byte {
 			out.WriteString(renderList(key, c.LocalRules))
 		case key == "triggers":
 			out.WriteString(renderList(key, c.Triggers))
+		case key == "indexes":
+			out.WriteString(renderList(key, c.Indexes))
 		case ok:
 			fmt.Fprintf(&out, "%s%s: %s\n", indent, name, value)
 		default:

@@ -23,12 +23,12 @@ func TestExampleEqualsDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.Network, got.Admins, got.Announce, got.Bootstrap, got.Mirrors, got.Triggers, got.LocalRules = "", nil, nil, nil, nil, nil, nil // lists are empty either way
+	got.Network, got.Admins, got.Announce, got.Bootstrap, got.Mirrors, got.Triggers, got.LocalRules, got.Indexes = "", nil, nil, nil, nil, nil, nil, nil // lists are empty either way
 	want := DefaultConfig()
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("example gives\n%+v\nwant\n%+v", got, want)
 	}
-	for _, key := range append(SettingKeys(), "mirrors", "triggers", "local_rules") {
+	for _, key := range append(SettingKeys(), "mirrors", "triggers", "local_rules", "indexes") {
 		name := key[strings.LastIndex(key, ".")+1:]
 		if indent := strings.Repeat("  ", strings.Count(key, ".")); !strings.Contains(string(configs.Example), "\n"+indent+name+":") {
 			t.Errorf("the example does not show %s", key)
@@ -229,6 +229,7 @@ func TestRender(t *testing.T) {
 		if len(c.Mirrors) == 0 {
 			got.Mirrors = nil
 		}
+		got.Indexes = nil
 		if len(c.Triggers) == 0 {
 			got.Triggers = nil
 		}
@@ -278,7 +279,7 @@ func TestUnits(t *testing.T) {
 // The lists that the example shows in comments are what the agent reads, each with every key there is.
 func TestExampleListsAreRead(t *testing.T) {
 	text := string(configs.Example)
-	for _, key := range []string{"mirrors", "triggers"} {
+	for _, key := range []string{"mirrors", "triggers", "indexes"} {
 		lines := strings.Split(text, "\n")
 		end := slices.Index(lines, key+": []")
 		start := end

@@ -394,7 +394,7 @@ func startServer(t *testing.T, change ...func(*server)) *testServer {
 	s := &server{
 		log: quiet(), metrics: newMetrics("test"), timeout: requestTimeout,
 		kv: &kv{self: fake.self, store: fake, stop: ctx, now: time.Now, name: "test", peers: &fakeNetwork{}, progress: progress{self: fake.self, store: fake, mirrors: noMirrors{}}},
-		service: &service{
+		service: &service{indexes: func() []*apiv1.Index { return nil },
 			self: fake.self, name: "test", version: "test", started: time.Now(), ready: func() bool { return ctx.Err() == nil },
 			store: fake, peers: &fakeNetwork{}, mirrors: noMirrors{}, alarms: NewAlarms(quiet()), parsePolicy: fakeParsePolicy,
 		},
@@ -460,3 +460,5 @@ func (f *fakeStore) PolicyTaken([32]byte) time.Time { return time.Time{} }
 func (f *fakeStore) RequestScrub() error { return nil }
 
 func (f *fakeStore) ResetClock(context.Context) (time.Duration, error) { return 0, nil }
+
+func (s *fakeSnapshot) Number() uint64 { return uint64(len(s.events)) }

@@ -30,6 +30,7 @@ type kv struct {
 	peers   network
 
 	progress progress
+	indexes  *indexSet
 }
 
 func (k *kv) Put(ctx context.Context, r *connect.Request[apiv1.PutRequest]) (*connect.Response[apiv1.WriteResponse], error) {

@@ -25,7 +25,7 @@ func (s ownStore) Snapshot() (snapshot, error) {
 
 func (s ownStore) Watch(ctx context.Context, o watchOptions, fn func(crdtstore.Event) error) error {
 	return s.Store.Watch(ctx, crdtstore.WatchOptions{
-		Prefixes: o.prefixes, Since: o.since, Values: o.values, Durable: o.durable,
+		Prefixes: o.prefixes, Since: o.since, Values: o.values, Durable: o.durable, Reached: o.reached,
 	}, fn)
 }
 

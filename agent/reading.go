@@ -109,7 +109,13 @@ func (k *kv) List(ctx context.Context, r *connect.Request[apiv1.ListRequest], st
 	defer cancel()
 	l := labels{policy: k.store.Policy()}
 	message, size := &apiv1.ListResponse{Cursor: cursorFor(callerOf(ctx), b.Cursor())}, 0
-	err = b.list(r.Msg.GetValues(), func(i crdtstore.Item) error {
+	list := b.list
+	if name, value := r.Msg.GetIndex(), r.Msg.GetIndexValue(); name != "" || value != "" {
+		list = func(values bool, fn func(crdtstore.Item) error) error {
+			return k.indexes.list(ctx, name, value, b, values, fn)
+		}
+	}
+	err = list(r.Msg.GetValues(), func(i crdtstore.Item) error {
 		if size >= streamBytes || len(message.Entries) >= streamEntries {
 			if err := send(ctx, stream, message); err != nil {
 				return err

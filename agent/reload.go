@@ -8,7 +8,7 @@ import (
 
 // reloadable are the settings that Reload can put in force.
 var reloadable = []string{"api.tls.cert", "api.tls.client_ca", "api.tls.key", "api.token_file", "bootstrap", "limits.requests",
-	"limits.value", "limits.watches", "limits.peer_bytes", "limits.peer_origins", "local_rules", "log.level", "log.requests", "mirrors", "triggers"}
+	"limits.value", "limits.watches", "limits.peer_bytes", "limits.peer_origins", "local_rules", "log.level", "log.requests", "mirrors", "triggers", "indexes"}
 
 // Reload puts those settings of c in force that can change while the agent runs. It returns the key paths that changed
 // and were applied, and those that wait for a restart. Files in triggers_dir are read again in any case. On an error
@@ -29,7 +29,7 @@ func (a *Agent) Reload(c Config) (applied, waiting []string, err error) {
 	next := a.config
 	next.Bootstrap, next.Limits = c.Bootstrap, c.Limits
 	next.Log.Level, next.Log.Requests = c.Log.Level, c.Log.Requests
-	next.Mirrors, next.Triggers, next.LocalRules = c.Mirrors, c.Triggers, c.LocalRules
+	next.Mirrors, next.Triggers, next.LocalRules, next.Indexes = c.Mirrors, c.Triggers, c.LocalRules, c.Indexes
 	next.API.TLS.Cert, next.API.TLS.Key, next.API.TLS.ClientCA = c.API.TLS.Cert, c.API.TLS.Key, c.API.TLS.ClientCA
 	next.API.TokenFile = c.API.TokenFile
 	if r := a.running; r != nil {
@@ -62,6 +62,7 @@ func (r *running) apply(c *Config, mirrors bool) error {
 	}
 	r.node.SetPeerBytes(int64(c.Limits.PeerBytes))
 	r.store.LimitOrigins(c.Limits.PeerOrigins)
+	r.indexes.replace(c.Indexes)
 	if r.server != nil {
 		r.server.limit(c.Limits)
 		r.server.logRequests.Store(c.Log.Requests)
@@ -98,6 +99,9 @@ func changedKeys(old, new *Config) (keys []string) {
 	}
 	if !sameList(old.Triggers, new.Triggers) {
 		keys = append(keys, "triggers")
+	}
+	if !sameList(old.Indexes, new.Indexes) {
+		keys = append(keys, "indexes")
 	}
 	return keys
 }

@@ -51,7 +51,8 @@ type watchOptions struct {
 	prefixes []string
 	since    string
 	values   bool
-	durable  bool // tell only what survives a power cut
+	durable  bool                // tell only what survives a power cut
+	reached  func(number uint64) // may be nil: told when everything up to a snapshot with this number is through
 }
 
 // snapshot is one state of the store. It is used by one goroutine.
@@ -71,6 +72,7 @@ type snapshot interface {
 	// Recent gives the last changes, newest first, without values.
 	Recent(limit int) ([]crdtstore.Event, error)
 	Cursor() string
+	Number() uint64 // for watchOptions.reached
 	Close()
 }
 

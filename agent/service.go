@@ -29,6 +29,7 @@ type service struct {
 	alarms  *Alarms
 
 	tokenFile   string
+	indexes     func() []*apiv1.Index
 	parsePolicy func(signed []byte) (policyInfo, error)
 	reload      func() (applied, waiting []string, err error)
 }
@@ -76,6 +77,7 @@ func (s *service) status() *apiv1.StatusResponse {
 		r.Alarms = append(r.Alarms, &apiv1.Alarm{Code: a.Code, Subject: a.Subject, Since: timestamppb.New(a.Since), Message: a.Message, Hint: a.Hint})
 	}
 	r.Mirrors, r.Triggers = s.mirrors.Status()
+	r.Indexes = s.indexes()
 	return r
 }
 

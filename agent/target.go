@@ -29,16 +29,16 @@ const identityCertLife = 24 * time.Hour
 // socket tells whether the target is a unix socket.
 func (t Target) socket() bool { return !strings.Contains(t.Address, "://") }
 
-// base gives the URL that paths of requests are added to.
-func (t Target) base() (string, error) {
+// base gives scheme and host of a URL.
+func (t Target) base() (*url.URL, error) {
 	u, err := url.Parse(t.Address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-		return "", &Error{Code: CodeBadRequest, Message: "server " + t.Address + ": want https://HOST:PORT", Err: err}
+		return nil, &Error{Code: CodeBadRequest, Message: "server " + t.Address + ": want https://HOST:PORT", Err: err}
 	}
 	if u.Scheme == "http" && (t.Cert != "" || t.Key != "" || t.CA != "") {
-		return "", &Error{Code: CodeBadRequest, Message: "server " + t.Address + ": certificates need https://"}
+		return nil, &Error{Code: CodeBadRequest, Message: "server " + t.Address + ": certificates need https://"}
 	}
-	return u.Scheme + "://" + u.Host, nil
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
 // tls gives what a connection by https needs. The files are read for each new one, so that a certificate can be changed

@@ -51,6 +51,9 @@ func (n *Snapshot) Close() { n.view.Close() }
 // Cursor says where in the change feed the snapshot stands: a watch since it tells what came after.
 func (n *Snapshot) Cursor() string { return n.s.cursor(n.counters.feed, n.runOf(n.counters.feed)) }
 
+// Number counts the changes of the view. It is for WatchOptions.Reached.
+func (n *Snapshot) Number() uint64 { return n.counters.feed }
+
 func (n *Snapshot) runOf(number uint64) uint64 {
 	raw, ok, err := n.view.Get(feedKey(number))
 	if err != nil || !ok || len(raw) < 8 {

@@ -15,6 +15,9 @@ type WatchOptions struct {
 	Since    string   // cursor of an earlier event; empty: tell the present state first
 	Values   bool     // bring values
 	Durable  bool     // tell of a change only once it survives a power cut: what is told may be carried on, to a file say
+
+	// Reached, if set, is called when everything up to a Snapshot with this number was told.
+	Reached func(number uint64)
 }
 
 // cursor names a place in this agent's change feed: agent, store, run and number.
@@ -59,12 +62,18 @@ func (s *Store) Watch(ctx context.Context, o WatchOptions, fn func(Event) error)
 		}
 	}
 	for {
+		if o.Reached != nil {
+			o.Reached(w.number)
+		}
 		more, err := w.next(ctx)
 		if err != nil {
 			return err
 		}
 		if more {
 			continue
+		}
+		if o.Reached != nil {
+			o.Reached(w.number)
 		}
 		select {
 		case <-bell:

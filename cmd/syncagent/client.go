@@ -35,10 +35,7 @@ func slotBytes(path string) int { return 33 + 16*strings.Count(path, "/") }
 // dial gives a client of the agent that --server, --socket or the configuration names. It does not connect yet.
 func (c *cli) dial() (*agent.Client, error) {
 	if c.server.Address != "" {
-		if !strings.Contains(c.server.Address, "://") {
-			return nil, usagef("--server %s: want https://HOST:PORT", c.server.Address)
-		}
-		return agent.DialTarget(c.server)
+		return c.dialServers()
 	}
 	if c.socket != "" {
 		return agent.Dial(c.socket)
@@ -53,10 +50,28 @@ func (c *cli) dial() (*agent.Client, error) {
 	return agent.Dial(cfg.API.Socket)
 }
 
+// dialServers gives a client of the agents that --server names, with the certificates of the other flags.
+func (c *cli) dialServers() (*agent.Client, error) {
+	var targets []agent.Target
+	for _, address := range strings.Split(c.server.Address, ",") {
+		t := c.server
+		var socket bool
+		if t.Address, socket = strings.CutPrefix(address, "unix:"); socket && t.Address == "" || !socket && !strings.Contains(address, "://") {
+			return nil, usagef("--server %s: want https://HOST:PORT, or unix:PATH for a socket; several are joined by commas", address)
+		}
+		targets = append(targets, t)
+	}
+	return agent.DialTargets(targets...)
+}
+
 // listEntries calls fn for every entry at and below prefix, ascending by path, from one state of the store. A watch
 // with the cursor tells what changed after that state.
 func listEntries(ctx context.Context, client *agent.Client, prefix string, values bool, fn func(*apiv1.Entry) error) (cursor string, err error) {
-	stream, err := client.KV.List(ctx, connect.NewRequest(&apiv1.ListRequest{Prefix: prefix, Values: values}))
+	return listRequested(ctx, client, &apiv1.ListRequest{Prefix: prefix, Values: values}, fn)
+}
+
+func listRequested(ctx context.Context, client *agent.Client, r *apiv1.ListRequest, fn func(*apiv1.Entry) error) (cursor string, err error) {
+	stream, err := client.KV.List(ctx, connect.NewRequest(r))
 	if err != nil {
 		return "", err
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -14,16 +15,26 @@ import (
 
 func (c *cli) lsCmd() *cobra.Command {
 	var long, values bool
+	var index string
 	cmd := &cobra.Command{
-		Use:               "ls [PREFIX]",
-		Short:             "List the paths at and below a prefix, sorted",
-		Long:              "List every path at and below PREFIX (default /), sorted, one a line. The list is one\nstate of the store: a write is in it as a whole or not at all.",
+		Use:   "ls [PREFIX]",
+		Short: "List the paths at and below a prefix, sorted",
+		Long: "List every path at and below PREFIX (default /), sorted, one a line. The list is one\nstate of the store: a write is in it as a whole or not at all.\n\n" +
+			"--index lists what an index of this agent's configuration has under a value, such as\nthe services whose JSON says meta.owner: ann.",
+		Example:           "  syncagent ls /services -l\n  syncagent ls --index owner=ann",
 		Args:              args(1),
 		ValidArgsFunction: c.completePaths(1),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			prefix, err := prefixOf(words)
 			if err != nil {
 				return err
+			}
+			r := &apiv1.ListRequest{Prefix: prefix, Values: values}
+			if cmd.Flags().Changed("index") {
+				var ok bool
+				if r.Index, r.IndexValue, ok = strings.Cut(index, "="); !ok || r.Index == "" {
+					return usagef("--index %q: want NAME=VALUE", index).withHint("the agent's configuration names its indexes under indexes")
+				}
 			}
 			client, err := c.dial()
 			if err != nil {
@@ -33,7 +44,7 @@ func (c *cli) lsCmd() *cobra.Command {
 			defer cancel()
 			out := bufio.NewWriter(c.stdout)
 			var rows [][]string
-			_, err = listEntries(ctx, client, prefix, values, func(e *apiv1.Entry) error {
+			_, err = listRequested(ctx, client, r, func(e *apiv1.Entry) error {
 				switch {
 				case c.json():
 					printJSON(out, agent.NewEntryJSON(e))
@@ -52,6 +63,7 @@ func (c *cli) lsCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "mode, size, time and writer as well")
+	cmd.Flags().StringVar(&index, "index", "", "only what the agent's index has: `NAME=VALUE`")
 	cmd.Flags().BoolVar(&values, "values", false, "with -o json: values as well, in value_base64")
 	return cmd
 }

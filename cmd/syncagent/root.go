@@ -64,7 +64,7 @@ func (c *cli) rootCmd() *cobra.Command {
 	f.SortFlags = false
 	f.StringVar(&c.configFile, "config", "", "config `FILE` (default: the user's, else /etc/syncagent/syncagent.yaml)")
 	f.StringVar(&c.socket, "socket", "", "the agent's socket `PATH` (default: api.socket of the config)")
-	f.StringVar(&c.server.Address, "server", "", "agent on another host: `URL` https://HOST:PORT (instead of --socket)")
+	f.StringVar(&c.server.Address, "server", "", "agents on other hosts: `URL,...` https://HOST:PORT; the next is used when one is down")
 	f.StringVar(&c.server.Cert, "cert", "", "certificate `FILE` of the client, for --server (default: made of an identity key)")
 	f.StringVar(&c.server.Key, "key-file", "", "its key `FILE`, or an identity key")
 	f.StringVar(&c.server.CA, "ca", "", "authorities `FILE` that may sign for --server (default: those of the system)")

@@ -36,6 +36,15 @@ type statusJSON struct {
 	Peers           []peerJSON    `json:"peers"`
 	Mirrors         []mirrorJSON  `json:"mirrors"`
 	Triggers        []triggerJSON `json:"triggers"`
+	Indexes         []indexJSON   `json:"indexes"`
+}
+
+type indexJSON struct {
+	Name    string `json:"name"`
+	Entries int64  `json:"entries"`
+	Values  int64  `json:"values"`
+	LeftOut int64  `json:"left_out"`
+	Ready   bool   `json:"ready"`
 }
 
 type alarmJSON struct {
@@ -115,6 +124,7 @@ func newStatusJSON(s *apiv1.StatusResponse) statusJSON {
 		Pending: s.GetPending(), MissingEntries: s.GetMissingEntries(), WithheldEntries: s.GetWithheldEntries(),
 		PolicySerial: s.GetPolicySerial(), PolicyHash: s.GetPolicyHash(), DiskFree: s.GetDiskFree(),
 		Alarms: []alarmJSON{}, Peers: peersJSON(s.GetPeers()), Mirrors: []mirrorJSON{}, Triggers: []triggerJSON{},
+		Indexes: []indexJSON{},
 	}
 	for _, a := range s.GetAlarms() {
 		out.Alarms = append(out.Alarms, alarmJSON{
@@ -131,6 +141,11 @@ func newStatusJSON(s *apiv1.StatusResponse) statusJSON {
 		out.Triggers = append(out.Triggers, triggerJSON{
 			Path: t.GetPath(), Command: t.GetCommand(), Runs: t.GetRuns(), LastExit: t.LastExit,
 			Pending: t.GetPending(), LastOutput: t.GetLastOutput(),
+		})
+	}
+	for _, x := range s.GetIndexes() {
+		out.Indexes = append(out.Indexes, indexJSON{
+			Name: x.GetName(), Entries: x.GetEntries(), Values: x.GetValues(), LeftOut: x.GetLeftOut(), Ready: x.GetReady(),
 		})
 	}
 	return out
@@ -191,7 +206,21 @@ func (c *cli) printStatus(s *apiv1.StatusResponse) {
 	for _, t := range s.GetTriggers() {
 		rows = append(rows, []string{"trigger", triggerLine(t)})
 	}
+	for _, x := range s.GetIndexes() {
+		rows = append(rows, []string{"index", indexLine(x)})
+	}
 	table(c.stdout, nil, rows)
+}
+
+func indexLine(x *apiv1.Index) string {
+	line := fmt.Sprintf("%s: %d entries, %d values", x.GetName(), x.GetEntries(), x.GetValues())
+	if x.GetLeftOut() > 0 {
+		line += fmt.Sprintf(", %d left out: no JSON", x.GetLeftOut())
+	}
+	if !x.GetReady() {
+		line += ", being built"
+	}
+	return line
 }
 
 // alarmText says which one, what, and since when.

@@ -19,7 +19,10 @@ it becomes visible on this agent. Ends when interrupted.
 With -o json each line carries a cursor. watch --since CURSOR goes on after that line
 and misses nothing; when the cursor is too old or of another agent, the first line is
 "reset" and the present state follows. "more":true says that further lines of the same
-write follow.`
+write follow.
+
+With several agents, --server A,B,..., it goes on with the next when one is lost: what
+differs there is printed as one write, and nothing is missed.`
 
 func (c *cli) watchCmd() *cobra.Command {
 	var since string
@@ -54,6 +57,12 @@ func (c *cli) watch(ctx context.Context, r *apiv1.WatchRequest) error {
 	}
 	ctx, cancel := c.streaming(ctx)
 	defer cancel()
+	if client.Agents() > 1 {
+		return client.Follow(ctx, r, func(e *apiv1.Event) error {
+			c.printEvent(e)
+			return c.stdout.err
+		})
+	}
 	stream, err := client.KV.Watch(ctx, connect.NewRequest(r))
 	if err != nil {
 		return err

@@ -1648,8 +1648,11 @@ func (x *GetResponse) GetEntry() *Entry {
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "/" or empty for everything; it ends at a segment border and may end in one "/".
-	Prefix        string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	Values        bool   `protobuf:"varint,2,opt,name=values,proto3" json:"values,omitempty"`
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Values bool   `protobuf:"varint,2,opt,name=values,proto3" json:"values,omitempty"`
+	// Only what an index of the agent's configuration has under a value. Both or neither.
+	Index         string `protobuf:"bytes,3,opt,name=index,proto3" json:"index,omitempty"`
+	IndexValue    string `protobuf:"bytes,4,opt,name=index_value,json=indexValue,proto3" json:"index_value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1696,6 +1699,20 @@ func (x *ListRequest) GetValues() bool {
 		return x.Values
 	}
 	return false
+}
+
+func (x *ListRequest) GetIndex() string {
+	if x != nil {
+		return x.Index
+	}
+	return ""
+}
+
+func (x *ListRequest) GetIndexValue() string {
+	if x != nil {
+		return x.IndexValue
+	}
+	return ""
 }
 
 type ListResponse struct {
@@ -2094,6 +2111,7 @@ type StatusResponse struct {
 	Mirrors       []*Mirror  `protobuf:"bytes,20,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
 	Triggers      []*Trigger `protobuf:"bytes,21,rep,name=triggers,proto3" json:"triggers,omitempty"`
 	Paused        bool       `protobuf:"varint,22,opt,name=paused,proto3" json:"paused,omitempty"`
+	Indexes       []*Index   `protobuf:"bytes,23,rep,name=indexes,proto3" json:"indexes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2282,6 +2300,94 @@ func (x *StatusResponse) GetPaused() bool {
 	return false
 }
 
+func (x *StatusResponse) GetIndexes() []*Index {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+// Index is one of the configuration.
+type Index struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Paths that it has under some value.
+	Entries int64 `protobuf:"varint,2,opt,name=entries,proto3" json:"entries,omitempty"`
+	// Distinct values.
+	Values int64 `protobuf:"varint,3,opt,name=values,proto3" json:"values,omitempty"`
+	// Paths below its prefix whose value is no JSON, or too large: they are in no list of it.
+	LeftOut int64 `protobuf:"varint,4,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// It has seen all that was there when it began.
+	Ready         bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Index) Reset() {
+	*x = Index{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Index) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Index) ProtoMessage() {}
+
+func (x *Index) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Index.ProtoReflect.Descriptor instead.
+func (*Index) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Index) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Index) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *Index) GetValues() int64 {
+	if x != nil {
+		return x.Values
+	}
+	return 0
+}
+
+func (x *Index) GetLeftOut() int64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+func (x *Index) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
 // Alarm is something that an operator must look at.
 type Alarm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2298,7 +2404,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2416,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2429,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Alarm) GetCode() string {
@@ -2386,7 +2492,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2504,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2517,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Peer) GetPeerId() string {
@@ -2514,7 +2620,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +2632,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +2645,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Mirror) GetPrefix() string {
@@ -2613,7 +2719,7 @@ type Trigger struct {
 
 func (x *Trigger) Reset() {
 	*x = Trigger{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2731,7 @@ func (x *Trigger) String() string {
 func (*Trigger) ProtoMessage() {}
 
 func (x *Trigger) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2744,7 @@ func (x *Trigger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trigger.ProtoReflect.Descriptor instead.
 func (*Trigger) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Trigger) GetPath() string {
@@ -2691,7 +2797,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2809,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2822,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
 }
 
 type PeersResponse struct {
@@ -2729,7 +2835,7 @@ type PeersResponse struct {
 
 func (x *PeersResponse) Reset() {
 	*x = PeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2847,7 @@ func (x *PeersResponse) String() string {
 func (*PeersResponse) ProtoMessage() {}
 
 func (x *PeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2860,7 @@ func (x *PeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersResponse.ProtoReflect.Descriptor instead.
 func (*PeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PeersResponse) GetPeers() []*Peer {
@@ -2779,7 +2885,7 @@ type PausePeersRequest struct {
 
 func (x *PausePeersRequest) Reset() {
 	*x = PausePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +2897,7 @@ func (x *PausePeersRequest) String() string {
 func (*PausePeersRequest) ProtoMessage() {}
 
 func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +2910,7 @@ func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersRequest.ProtoReflect.Descriptor instead.
 func (*PausePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
 }
 
 type PausePeersResponse struct {
@@ -2815,7 +2921,7 @@ type PausePeersResponse struct {
 
 func (x *PausePeersResponse) Reset() {
 	*x = PausePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +2933,7 @@ func (x *PausePeersResponse) String() string {
 func (*PausePeersResponse) ProtoMessage() {}
 
 func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +2946,7 @@ func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersResponse.ProtoReflect.Descriptor instead.
 func (*PausePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
 }
 
 type ResumePeersRequest struct {
@@ -2851,7 +2957,7 @@ type ResumePeersRequest struct {
 
 func (x *ResumePeersRequest) Reset() {
 	*x = ResumePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +2969,7 @@ func (x *ResumePeersRequest) String() string {
 func (*ResumePeersRequest) ProtoMessage() {}
 
 func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +2982,7 @@ func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersRequest.ProtoReflect.Descriptor instead.
 func (*ResumePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
 }
 
 type ResumePeersResponse struct {
@@ -2887,7 +2993,7 @@ type ResumePeersResponse struct {
 
 func (x *ResumePeersResponse) Reset() {
 	*x = ResumePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2899,7 +3005,7 @@ func (x *ResumePeersResponse) String() string {
 func (*ResumePeersResponse) ProtoMessage() {}
 
 func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2912,7 +3018,7 @@ func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersResponse.ProtoReflect.Descriptor instead.
 func (*ResumePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
 }
 
 type ConfirmMirrorRequest struct {
@@ -2925,7 +3031,7 @@ type ConfirmMirrorRequest struct {
 
 func (x *ConfirmMirrorRequest) Reset() {
 	*x = ConfirmMirrorRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3043,7 @@ func (x *ConfirmMirrorRequest) String() string {
 func (*ConfirmMirrorRequest) ProtoMessage() {}
 
 func (x *ConfirmMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3056,7 @@ func (x *ConfirmMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmMirrorRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConfirmMirrorRequest) GetName() string {
@@ -2970,7 +3076,7 @@ type ConfirmMirrorResponse struct {
 
 func (x *ConfirmMirrorResponse) Reset() {
 	*x = ConfirmMirrorResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3088,7 @@ func (x *ConfirmMirrorResponse) String() string {
 func (*ConfirmMirrorResponse) ProtoMessage() {}
 
 func (x *ConfirmMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3101,7 @@ func (x *ConfirmMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmMirrorResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ConfirmMirrorResponse) GetRemovals() int64 {
@@ -3013,7 +3119,7 @@ type IDRequest struct {
 
 func (x *IDRequest) Reset() {
 	*x = IDRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3131,7 @@ func (x *IDRequest) String() string {
 func (*IDRequest) ProtoMessage() {}
 
 func (x *IDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3144,7 @@ func (x *IDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDRequest.ProtoReflect.Descriptor instead.
 func (*IDRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
 }
 
 type IDResponse struct {
@@ -3053,7 +3159,7 @@ type IDResponse struct {
 
 func (x *IDResponse) Reset() {
 	*x = IDResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3171,7 @@ func (x *IDResponse) String() string {
 func (*IDResponse) ProtoMessage() {}
 
 func (x *IDResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3184,7 @@ func (x *IDResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDResponse.ProtoReflect.Descriptor instead.
 func (*IDResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *IDResponse) GetName() string {
@@ -3110,7 +3216,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3122,7 +3228,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3135,7 +3241,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
 }
 
 type ReloadResponse struct {
@@ -3150,7 +3256,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3268,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3281,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReloadResponse) GetApplied() []string {
@@ -3200,7 +3306,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3212,7 +3318,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3331,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
 }
 
 type ScrubResponse struct {
@@ -3236,7 +3342,7 @@ type ScrubResponse struct {
 
 func (x *ScrubResponse) Reset() {
 	*x = ScrubResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3248,7 +3354,7 @@ func (x *ScrubResponse) String() string {
 func (*ScrubResponse) ProtoMessage() {}
 
 func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3261,7 +3367,7 @@ func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubResponse.ProtoReflect.Descriptor instead.
 func (*ScrubResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
 }
 
 type ResetClockRequest struct {
@@ -3272,7 +3378,7 @@ type ResetClockRequest struct {
 
 func (x *ResetClockRequest) Reset() {
 	*x = ResetClockRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3284,7 +3390,7 @@ func (x *ResetClockRequest) String() string {
 func (*ResetClockRequest) ProtoMessage() {}
 
 func (x *ResetClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3297,7 +3403,7 @@ func (x *ResetClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetClockRequest.ProtoReflect.Descriptor instead.
 func (*ResetClockRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
 }
 
 type ResetClockResponse struct {
@@ -3310,7 +3416,7 @@ type ResetClockResponse struct {
 
 func (x *ResetClockResponse) Reset() {
 	*x = ResetClockResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3428,7 @@ func (x *ResetClockResponse) String() string {
 func (*ResetClockResponse) ProtoMessage() {}
 
 func (x *ResetClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3441,7 @@ func (x *ResetClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetClockResponse.ProtoReflect.Descriptor instead.
 func (*ResetClockResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ResetClockResponse) GetBackS() float64 {
@@ -3353,7 +3459,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3365,7 +3471,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3378,7 +3484,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
 }
 
 type BackupResponse struct {
@@ -3400,7 +3506,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3412,7 +3518,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3425,7 +3531,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -3478,7 +3584,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3490,7 +3596,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3503,7 +3609,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
 }
 
 type ShowResponse struct {
@@ -3519,7 +3625,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3531,7 +3637,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3544,7 +3650,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -3578,7 +3684,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3590,7 +3696,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3603,7 +3709,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -3624,7 +3730,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3636,7 +3742,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3649,7 +3755,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -3674,7 +3780,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3686,7 +3792,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3699,7 +3805,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{55}
 }
 
 type LogResponse struct {
@@ -3711,7 +3817,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3723,7 +3829,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3736,7 +3842,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{55}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *LogResponse) GetTexts() []*PolicyText {
@@ -3765,7 +3871,7 @@ type PolicyText struct {
 
 func (x *PolicyText) Reset() {
 	*x = PolicyText{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3777,7 +3883,7 @@ func (x *PolicyText) String() string {
 func (*PolicyText) ProtoMessage() {}
 
 func (x *PolicyText) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3790,7 +3896,7 @@ func (x *PolicyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
 func (*PolicyText) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{56}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PolicyText) GetSigned() []byte {
@@ -3852,7 +3958,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3864,7 +3970,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3877,7 +3983,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{57}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PreviewRequest) GetText() []byte {
@@ -3896,7 +4002,7 @@ type PreviewResponse struct {
 
 func (x *PreviewResponse) Reset() {
 	*x = PreviewResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3908,7 +4014,7 @@ func (x *PreviewResponse) String() string {
 func (*PreviewResponse) ProtoMessage() {}
 
 func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3921,7 +4027,7 @@ func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewResponse.ProtoReflect.Descriptor instead.
 func (*PreviewResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{58}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PreviewResponse) GetChanges() []*PathChange {
@@ -3947,7 +4053,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3959,7 +4065,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3972,7 +4078,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{59}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PathChange) GetPath() string {
@@ -4015,7 +4121,7 @@ type WrittenRequest struct {
 
 func (x *WrittenRequest) Reset() {
 	*x = WrittenRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4027,7 +4133,7 @@ func (x *WrittenRequest) String() string {
 func (*WrittenRequest) ProtoMessage() {}
 
 func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4040,7 +4146,7 @@ func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRequest.ProtoReflect.Descriptor instead.
 func (*WrittenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{60}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *WrittenRequest) GetAuthor() string {
@@ -4066,7 +4172,7 @@ type WrittenResponse struct {
 
 func (x *WrittenResponse) Reset() {
 	*x = WrittenResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4078,7 +4184,7 @@ func (x *WrittenResponse) String() string {
 func (*WrittenResponse) ProtoMessage() {}
 
 func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4091,7 +4197,7 @@ func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenResponse.ProtoReflect.Descriptor instead.
 func (*WrittenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{61}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *WrittenResponse) GetEntries() []*WrittenEntry {
@@ -4113,7 +4219,7 @@ type WrittenEntry struct {
 
 func (x *WrittenEntry) Reset() {
 	*x = WrittenEntry{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4125,7 +4231,7 @@ func (x *WrittenEntry) String() string {
 func (*WrittenEntry) ProtoMessage() {}
 
 func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4138,7 +4244,7 @@ func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenEntry.ProtoReflect.Descriptor instead.
 func (*WrittenEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{62}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *WrittenEntry) GetEntry() *Entry {
@@ -4169,7 +4275,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4181,7 +4287,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4194,7 +4300,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{63}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -4229,7 +4335,7 @@ type CompareRequest struct {
 
 func (x *CompareRequest) Reset() {
 	*x = CompareRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4241,7 +4347,7 @@ func (x *CompareRequest) String() string {
 func (*CompareRequest) ProtoMessage() {}
 
 func (x *CompareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4254,7 +4360,7 @@ func (x *CompareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
 func (*CompareRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{64}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CompareRequest) GetPeerId() string {
@@ -4292,7 +4398,7 @@ type CompareResponse struct {
 
 func (x *CompareResponse) Reset() {
 	*x = CompareResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4304,7 +4410,7 @@ func (x *CompareResponse) String() string {
 func (*CompareResponse) ProtoMessage() {}
 
 func (x *CompareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4317,7 +4423,7 @@ func (x *CompareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareResponse.ProtoReflect.Descriptor instead.
 func (*CompareResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{65}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CompareResponse) GetSameBlocks() bool {
@@ -4390,7 +4496,7 @@ type PathDifference struct {
 
 func (x *PathDifference) Reset() {
 	*x = PathDifference{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4508,7 @@ func (x *PathDifference) String() string {
 func (*PathDifference) ProtoMessage() {}
 
 func (x *PathDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4521,7 @@ func (x *PathDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathDifference.ProtoReflect.Descriptor instead.
 func (*PathDifference) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{66}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PathDifference) GetPath() string {
@@ -4468,7 +4574,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4480,7 +4586,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4493,7 +4599,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{67}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *UploadRequest) GetPut() *PutRequest {
@@ -4528,7 +4634,7 @@ type DownloadRequest struct {
 
 func (x *DownloadRequest) Reset() {
 	*x = DownloadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4540,7 +4646,7 @@ func (x *DownloadRequest) String() string {
 func (*DownloadRequest) ProtoMessage() {}
 
 func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4553,7 +4659,7 @@ func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadRequest.ProtoReflect.Descriptor instead.
 func (*DownloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{68}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DownloadRequest) GetPath() string {
@@ -4582,7 +4688,7 @@ type DownloadResponse struct {
 
 func (x *DownloadResponse) Reset() {
 	*x = DownloadResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4594,7 +4700,7 @@ func (x *DownloadResponse) String() string {
 func (*DownloadResponse) ProtoMessage() {}
 
 func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4607,7 +4713,7 @@ func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadResponse.ProtoReflect.Descriptor instead.
 func (*DownloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{69}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *DownloadResponse) GetEntry() *Entry {
@@ -4734,10 +4840,13 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
 	"\rwithout_value\x18\x02 \x01(\bR\fwithoutValue\"8\n" +
 	"\vGetResponse\x12)\n" +
-	"\x05entry\x18\x01 \x01(\v2\x13.syncagent.v1.EntryR\x05entry\"=\n" +
+	"\x05entry\x18\x01 \x01(\v2\x13.syncagent.v1.EntryR\x05entry\"t\n" +
 	"\vListRequest\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
-	"\x06values\x18\x02 \x01(\bR\x06values\"U\n" +
+	"\x06values\x18\x02 \x01(\bR\x06values\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\tR\x05index\x12\x1f\n" +
+	"\vindex_value\x18\x04 \x01(\tR\n" +
+	"indexValue\"U\n" +
 	"\fListResponse\x12-\n" +
 	"\aentries\x18\x01 \x03(\v2\x13.syncagent.v1.EntryR\aentries\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"&\n" +
@@ -4757,7 +4866,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x12\n" +
 	"\x04more\x18\x03 \x01(\bR\x04more\x12)\n" +
 	"\x05entry\x18\x04 \x01(\v2\x13.syncagent.v1.EntryR\x05entry\"\x0f\n" +
-	"\rStatusRequest\"\xd1\x05\n" +
+	"\rStatusRequest\"\x80\x06\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12\x18\n" +
@@ -4783,7 +4892,14 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x05peers\x18\x13 \x03(\v2\x12.syncagent.v1.PeerR\x05peers\x12.\n" +
 	"\amirrors\x18\x14 \x03(\v2\x14.syncagent.v1.MirrorR\amirrors\x121\n" +
 	"\btriggers\x18\x15 \x03(\v2\x15.syncagent.v1.TriggerR\btriggers\x12\x16\n" +
-	"\x06paused\x18\x16 \x01(\bR\x06paused\"\x95\x01\n" +
+	"\x06paused\x18\x16 \x01(\bR\x06paused\x12-\n" +
+	"\aindexes\x18\x17 \x03(\v2\x13.syncagent.v1.IndexR\aindexes\"~\n" +
+	"\x05Index\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aentries\x18\x02 \x01(\x03R\aentries\x12\x16\n" +
+	"\x06values\x18\x03 \x01(\x03R\x06values\x12\x19\n" +
+	"\bleft_out\x18\x04 \x01(\x03R\aleftOut\x12\x14\n" +
+	"\x05ready\x18\x05 \x01(\bR\x05ready\"\x95\x01\n" +
 	"\x05Alarm\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
@@ -5013,7 +5129,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(Stage)(0),                    // 0: syncagent.v1.Stage
 	(EventType)(0),                // 1: syncagent.v1.EventType
@@ -5047,157 +5163,159 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*Event)(nil),                 // 29: syncagent.v1.Event
 	(*StatusRequest)(nil),         // 30: syncagent.v1.StatusRequest
 	(*StatusResponse)(nil),        // 31: syncagent.v1.StatusResponse
-	(*Alarm)(nil),                 // 32: syncagent.v1.Alarm
-	(*Peer)(nil),                  // 33: syncagent.v1.Peer
-	(*Mirror)(nil),                // 34: syncagent.v1.Mirror
-	(*Trigger)(nil),               // 35: syncagent.v1.Trigger
-	(*PeersRequest)(nil),          // 36: syncagent.v1.PeersRequest
-	(*PeersResponse)(nil),         // 37: syncagent.v1.PeersResponse
-	(*PausePeersRequest)(nil),     // 38: syncagent.v1.PausePeersRequest
-	(*PausePeersResponse)(nil),    // 39: syncagent.v1.PausePeersResponse
-	(*ResumePeersRequest)(nil),    // 40: syncagent.v1.ResumePeersRequest
-	(*ResumePeersResponse)(nil),   // 41: syncagent.v1.ResumePeersResponse
-	(*ConfirmMirrorRequest)(nil),  // 42: syncagent.v1.ConfirmMirrorRequest
-	(*ConfirmMirrorResponse)(nil), // 43: syncagent.v1.ConfirmMirrorResponse
-	(*IDRequest)(nil),             // 44: syncagent.v1.IDRequest
-	(*IDResponse)(nil),            // 45: syncagent.v1.IDResponse
-	(*ReloadRequest)(nil),         // 46: syncagent.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 47: syncagent.v1.ReloadResponse
-	(*ScrubRequest)(nil),          // 48: syncagent.v1.ScrubRequest
-	(*ScrubResponse)(nil),         // 49: syncagent.v1.ScrubResponse
-	(*ResetClockRequest)(nil),     // 50: syncagent.v1.ResetClockRequest
-	(*ResetClockResponse)(nil),    // 51: syncagent.v1.ResetClockResponse
-	(*BackupRequest)(nil),         // 52: syncagent.v1.BackupRequest
-	(*BackupResponse)(nil),        // 53: syncagent.v1.BackupResponse
-	(*ShowRequest)(nil),           // 54: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 55: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 56: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 57: syncagent.v1.ApplyResponse
-	(*LogRequest)(nil),            // 58: syncagent.v1.LogRequest
-	(*LogResponse)(nil),           // 59: syncagent.v1.LogResponse
-	(*PolicyText)(nil),            // 60: syncagent.v1.PolicyText
-	(*PreviewRequest)(nil),        // 61: syncagent.v1.PreviewRequest
-	(*PreviewResponse)(nil),       // 62: syncagent.v1.PreviewResponse
-	(*PathChange)(nil),            // 63: syncagent.v1.PathChange
-	(*WrittenRequest)(nil),        // 64: syncagent.v1.WrittenRequest
-	(*WrittenResponse)(nil),       // 65: syncagent.v1.WrittenResponse
-	(*WrittenEntry)(nil),          // 66: syncagent.v1.WrittenEntry
-	(*ErrorInfo)(nil),             // 67: syncagent.v1.ErrorInfo
-	(*CompareRequest)(nil),        // 68: syncagent.v1.CompareRequest
-	(*CompareResponse)(nil),       // 69: syncagent.v1.CompareResponse
-	(*PathDifference)(nil),        // 70: syncagent.v1.PathDifference
-	(*UploadRequest)(nil),         // 71: syncagent.v1.UploadRequest
-	(*DownloadRequest)(nil),       // 72: syncagent.v1.DownloadRequest
-	(*DownloadResponse)(nil),      // 73: syncagent.v1.DownloadResponse
-	(*timestamppb.Timestamp)(nil), // 74: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 75: google.protobuf.Duration
+	(*Index)(nil),                 // 32: syncagent.v1.Index
+	(*Alarm)(nil),                 // 33: syncagent.v1.Alarm
+	(*Peer)(nil),                  // 34: syncagent.v1.Peer
+	(*Mirror)(nil),                // 35: syncagent.v1.Mirror
+	(*Trigger)(nil),               // 36: syncagent.v1.Trigger
+	(*PeersRequest)(nil),          // 37: syncagent.v1.PeersRequest
+	(*PeersResponse)(nil),         // 38: syncagent.v1.PeersResponse
+	(*PausePeersRequest)(nil),     // 39: syncagent.v1.PausePeersRequest
+	(*PausePeersResponse)(nil),    // 40: syncagent.v1.PausePeersResponse
+	(*ResumePeersRequest)(nil),    // 41: syncagent.v1.ResumePeersRequest
+	(*ResumePeersResponse)(nil),   // 42: syncagent.v1.ResumePeersResponse
+	(*ConfirmMirrorRequest)(nil),  // 43: syncagent.v1.ConfirmMirrorRequest
+	(*ConfirmMirrorResponse)(nil), // 44: syncagent.v1.ConfirmMirrorResponse
+	(*IDRequest)(nil),             // 45: syncagent.v1.IDRequest
+	(*IDResponse)(nil),            // 46: syncagent.v1.IDResponse
+	(*ReloadRequest)(nil),         // 47: syncagent.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 48: syncagent.v1.ReloadResponse
+	(*ScrubRequest)(nil),          // 49: syncagent.v1.ScrubRequest
+	(*ScrubResponse)(nil),         // 50: syncagent.v1.ScrubResponse
+	(*ResetClockRequest)(nil),     // 51: syncagent.v1.ResetClockRequest
+	(*ResetClockResponse)(nil),    // 52: syncagent.v1.ResetClockResponse
+	(*BackupRequest)(nil),         // 53: syncagent.v1.BackupRequest
+	(*BackupResponse)(nil),        // 54: syncagent.v1.BackupResponse
+	(*ShowRequest)(nil),           // 55: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 56: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 57: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 58: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 59: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 60: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 61: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 62: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 63: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 64: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 65: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 66: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 67: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 68: syncagent.v1.ErrorInfo
+	(*CompareRequest)(nil),        // 69: syncagent.v1.CompareRequest
+	(*CompareResponse)(nil),       // 70: syncagent.v1.CompareResponse
+	(*PathDifference)(nil),        // 71: syncagent.v1.PathDifference
+	(*UploadRequest)(nil),         // 72: syncagent.v1.UploadRequest
+	(*DownloadRequest)(nil),       // 73: syncagent.v1.DownloadRequest
+	(*DownloadResponse)(nil),      // 74: syncagent.v1.DownloadResponse
+	(*timestamppb.Timestamp)(nil), // 75: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 76: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	74, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	74, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	75, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	75, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	75, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	76, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	5,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	6,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	7,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
 	4,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
-	75, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	76, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
 	0,  // 8: syncagent.v1.WaitRequest.stage:type_name -> syncagent.v1.Stage
 	14, // 9: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
 	0,  // 10: syncagent.v1.HostProgress.stage:type_name -> syncagent.v1.Stage
-	75, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
+	76, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
 	14, // 12: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
 	4,  // 13: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
 	4,  // 14: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
 	29, // 15: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
 	1,  // 16: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
 	4,  // 17: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
-	32, // 18: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
-	33, // 19: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
-	34, // 20: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
-	35, // 21: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	74, // 22: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	33, // 23: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	60, // 24: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	74, // 25: syncagent.v1.PolicyText.taken:type_name -> google.protobuf.Timestamp
-	63, // 26: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
-	4,  // 27: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
-	4,  // 28: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	74, // 29: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
-	66, // 30: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
-	4,  // 31: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
-	70, // 32: syncagent.v1.CompareResponse.paths:type_name -> syncagent.v1.PathDifference
-	2,  // 33: syncagent.v1.PathDifference.kind:type_name -> syncagent.v1.DifferenceKind
-	3,  // 34: syncagent.v1.PathDifference.reason:type_name -> syncagent.v1.DifferenceReason
-	5,  // 35: syncagent.v1.UploadRequest.put:type_name -> syncagent.v1.PutRequest
-	20, // 36: syncagent.v1.UploadRequest.relay:type_name -> syncagent.v1.RelayRequest
-	4,  // 37: syncagent.v1.DownloadResponse.entry:type_name -> syncagent.v1.Entry
-	5,  // 38: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	21, // 39: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	23, // 40: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	25, // 41: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	6,  // 42: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	8,  // 43: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	27, // 44: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	10, // 45: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
-	12, // 46: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
-	17, // 47: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
-	18, // 48: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
-	20, // 49: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
-	71, // 50: syncagent.v1.KV.Upload:input_type -> syncagent.v1.UploadRequest
-	72, // 51: syncagent.v1.KV.Download:input_type -> syncagent.v1.DownloadRequest
-	15, // 52: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
-	30, // 53: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	36, // 54: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	38, // 55: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	40, // 56: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	44, // 57: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	46, // 58: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
-	42, // 59: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	68, // 60: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
-	48, // 61: syncagent.v1.Agent.Scrub:input_type -> syncagent.v1.ScrubRequest
-	50, // 62: syncagent.v1.Agent.ResetClock:input_type -> syncagent.v1.ResetClockRequest
-	52, // 63: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
-	54, // 64: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	56, // 65: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	58, // 66: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	61, // 67: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	64, // 68: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	9,  // 69: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	22, // 70: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	24, // 71: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	26, // 72: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	9,  // 73: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	9,  // 74: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	28, // 75: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	11, // 76: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	13, // 77: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
-	9,  // 78: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	19, // 79: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	9,  // 80: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	9,  // 81: syncagent.v1.KV.Upload:output_type -> syncagent.v1.WriteResponse
-	73, // 82: syncagent.v1.KV.Download:output_type -> syncagent.v1.DownloadResponse
-	16, // 83: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
-	31, // 84: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	37, // 85: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	39, // 86: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	41, // 87: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	45, // 88: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	47, // 89: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
-	43, // 90: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	69, // 91: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
-	49, // 92: syncagent.v1.Agent.Scrub:output_type -> syncagent.v1.ScrubResponse
-	51, // 93: syncagent.v1.Agent.ResetClock:output_type -> syncagent.v1.ResetClockResponse
-	53, // 94: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
-	55, // 95: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	57, // 96: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	59, // 97: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	62, // 98: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	65, // 99: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	69, // [69:100] is the sub-list for method output_type
-	38, // [38:69] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	33, // 18: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
+	34, // 19: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
+	35, // 20: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
+	36, // 21: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
+	32, // 22: syncagent.v1.StatusResponse.indexes:type_name -> syncagent.v1.Index
+	75, // 23: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	34, // 24: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
+	61, // 25: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	75, // 26: syncagent.v1.PolicyText.taken:type_name -> google.protobuf.Timestamp
+	64, // 27: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	4,  // 28: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
+	4,  // 29: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
+	75, // 30: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	67, // 31: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	4,  // 32: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
+	71, // 33: syncagent.v1.CompareResponse.paths:type_name -> syncagent.v1.PathDifference
+	2,  // 34: syncagent.v1.PathDifference.kind:type_name -> syncagent.v1.DifferenceKind
+	3,  // 35: syncagent.v1.PathDifference.reason:type_name -> syncagent.v1.DifferenceReason
+	5,  // 36: syncagent.v1.UploadRequest.put:type_name -> syncagent.v1.PutRequest
+	20, // 37: syncagent.v1.UploadRequest.relay:type_name -> syncagent.v1.RelayRequest
+	4,  // 38: syncagent.v1.DownloadResponse.entry:type_name -> syncagent.v1.Entry
+	5,  // 39: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	21, // 40: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	23, // 41: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	25, // 42: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	6,  // 43: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	8,  // 44: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	27, // 45: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	10, // 46: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	12, // 47: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
+	17, // 48: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	18, // 49: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
+	20, // 50: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
+	72, // 51: syncagent.v1.KV.Upload:input_type -> syncagent.v1.UploadRequest
+	73, // 52: syncagent.v1.KV.Download:input_type -> syncagent.v1.DownloadRequest
+	15, // 53: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
+	30, // 54: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	37, // 55: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	39, // 56: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	41, // 57: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	45, // 58: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	47, // 59: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
+	43, // 60: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	69, // 61: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
+	49, // 62: syncagent.v1.Agent.Scrub:input_type -> syncagent.v1.ScrubRequest
+	51, // 63: syncagent.v1.Agent.ResetClock:input_type -> syncagent.v1.ResetClockRequest
+	53, // 64: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
+	55, // 65: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	57, // 66: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	59, // 67: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	62, // 68: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	65, // 69: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	9,  // 70: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	22, // 71: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	24, // 72: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	26, // 73: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	9,  // 74: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	9,  // 75: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	28, // 76: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	11, // 77: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	13, // 78: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
+	9,  // 79: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	19, // 80: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	9,  // 81: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	9,  // 82: syncagent.v1.KV.Upload:output_type -> syncagent.v1.WriteResponse
+	74, // 83: syncagent.v1.KV.Download:output_type -> syncagent.v1.DownloadResponse
+	16, // 84: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
+	31, // 85: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	38, // 86: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	40, // 87: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	42, // 88: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	46, // 89: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	48, // 90: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	44, // 91: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	70, // 92: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
+	50, // 93: syncagent.v1.Agent.Scrub:output_type -> syncagent.v1.ScrubResponse
+	52, // 94: syncagent.v1.Agent.ResetClock:output_type -> syncagent.v1.ResetClockResponse
+	54, // 95: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
+	56, // 96: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	58, // 97: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	60, // 98: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	63, // 99: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	66, // 100: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	70, // [70:101] is the sub-list for method output_type
+	39, // [39:70] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -5214,15 +5332,15 @@ func file_agent_api_v1_syncagent_proto_init() {
 		(*Op_Put)(nil),
 		(*Op_Delete)(nil),
 	}
-	file_agent_api_v1_syncagent_proto_msgTypes[29].OneofWrappers = []any{}
-	file_agent_api_v1_syncagent_proto_msgTypes[31].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[30].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[32].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   70,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
