@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +40,7 @@ type Result struct {
 
 // Run runs the command and waits for its end. At the timeout, or when ctx ends, the whole process group gets SIGTERM and
 // two seconds later SIGKILL. What the command left running in the background on purpose lives on, without us as reader
-// of its output. Env comes on top of Command.Env.
+// of its output. On Linux the command itself, not its children, is killed when we are. Env comes on top of Command.Env.
 func (c Command) Run(ctx context.Context, stdin []byte, env ...string) Result {
 	start := time.Now()
 	limited, cancel := context.WithTimeout(ctx, c.Timeout)
@@ -47,6 +48,9 @@ func (c Command) Run(ctx context.Context, stdin []byte, env ...string) Result {
 	out := &capped{limit: maxOutput}
 	cmd := exec.CommandContext(limited, c.Args[0], c.Args[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	runtime.LockOSThread() // the command dies with its thread
+	defer runtime.UnlockOSThread()
+	dieWithParent(cmd.SysProcAttr)
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = slices.Concat(os.Environ(), c.Env, env)

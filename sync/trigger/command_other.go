@@ -1,0 +1,7 @@
+//go:build !linux
+
+package trigger
+
+import "syscall"
+
+func dieWithParent(*syscall.SysProcAttr) {}
