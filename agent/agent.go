@@ -135,6 +135,7 @@ func (r *running) open() error {
 				r.node.Publish(b)
 			}
 		},
+		OnForeign: func(age time.Duration) { r.metrics.replication.Observe(max(0, age.Seconds())) },
 		OnPolicy: func() {
 			a.judgeSelf(r.store.Policy())
 			r.node.PolicyChanged()

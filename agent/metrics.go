@@ -11,10 +11,11 @@ import (
 
 // metrics counts what the API does. The rest is read when somebody asks, by the collector.
 type metrics struct {
-	registry *prometheus.Registry
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	watches  prometheus.Gauge
+	registry    *prometheus.Registry
+	requests    *prometheus.CounterVec
+	seconds     *prometheus.HistogramVec
+	watches     prometheus.Gauge
+	replication prometheus.Histogram
 }
 
 func newMetrics(version string) *metrics {
@@ -27,6 +28,11 @@ func newMetrics(version string) *metrics {
 			Name: "syncagent_api_seconds", Help: "Time to answer API requests, streams excepted.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"method"}),
+		replication: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "syncagent_replication_delay_seconds",
+			Help:    "From the clock reading of a write on another agent to its commit here, by both clocks.",
+			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 5, 30, 300, 3600},
+		}),
 		watches: prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncagent_watches", Help: "Open watches."}),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -34,7 +40,7 @@ func newMetrics(version string) *metrics {
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.seconds, m.watches, info,
+	m.registry.MustRegister(m.requests, m.seconds, m.watches, m.replication, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -302,9 +302,9 @@ func (o *salvaged) addEntry(data []byte) {
 // takeOver puts what was salvaged into the new store, by the same turns that take it from peers.
 func (s *Store) takeOver(old salvaged) error {
 	// Open has not returned: the caller is not ready for callbacks. What they would tell is there when it looks.
-	onCommit, onPolicy, onWants := s.onCommit, s.onPolicy, s.onWants
-	s.onCommit, s.onPolicy, s.onWants = nil, nil, nil
-	defer func() { s.onCommit, s.onPolicy, s.onWants = onCommit, onPolicy, onWants }()
+	onCommit, onPolicy, onForeign, onWants := s.onCommit, s.onPolicy, s.onForeign, s.onWants
+	s.onCommit, s.onPolicy, s.onForeign, s.onWants = nil, nil, nil, nil
+	defer func() { s.onCommit, s.onPolicy, s.onForeign, s.onWants = onCommit, onPolicy, onForeign, onWants }()
 	for _, p := range old.policies {
 		if _, ok := p.SignedBy(s.network, s.admins); ok && p.Network == s.network {
 			s.queue.add(&policyRequest{p, make(chan error, 1)})

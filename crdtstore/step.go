@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
@@ -204,6 +205,13 @@ func (t *turn) tell(done ended) {
 	if len(t.out) > 0 && s.onCommit != nil {
 		s.onCommit(t.out)
 		fault.Point("turn.after-publish")
+	}
+	if s.onForeign != nil {
+		for _, b := range t.foreign {
+			if len(b.Writes) > 0 {
+				s.onForeign(time.Duration(t.now-b.Writes[0].HLC.Milli()) * time.Millisecond)
+			}
+		}
 	}
 	s.committed.Store(s.counters.feed)
 	if len(t.feed) > 0 {

@@ -44,10 +44,11 @@ type Options struct {
 	Log   *slog.Logger // optional
 
 	// Callbacks. They are called by the goroutine that owns the store, so they must not block and not call back.
-	OnCommit func([]record.Outgoing)    // optional: own blocks that are durable
-	OnPolicy func()                     // optional: another policy came into force
-	OnWants  func()                     // optional: entries are wanted that were not wanted before
-	Alarm    func(code, message string) // optional: something an operator must know
+	OnCommit  func([]record.Outgoing)    // optional: own blocks that are durable
+	OnPolicy  func()                     // optional: another policy came into force
+	OnForeign func(age time.Duration)    // optional: a block of another agent was committed; age is since its first write, by both clocks
+	OnWants   func()                     // optional: entries are wanted that were not wanted before
+	Alarm     func(code, message string) // optional: something an operator must know
 
 	kv        kv         // tests put theirs here
 	chunks    chunkFiles // with it
@@ -57,22 +58,23 @@ type Options struct {
 // Store is one agent's replica: blocks, entries, and the view of them. Run must be running for anything to be written;
 // reads work from Open to Close. All methods are safe for concurrent use.
 type Store struct {
-	network  record.NetworkID
-	key      ed25519.PrivateKey
-	self     record.PublicKey
-	admins   []record.PublicKey
-	feedMax  uint64      // bytes of the change feed
-	floor    *acl.Signed // no older policy comes into force
-	history  time.Duration
-	dir      string
-	minFree  uint64
-	clock    Clock
-	rand     io.Reader
-	log      *slog.Logger
-	onCommit func([]record.Outgoing)
-	onPolicy func()
-	onWants  func()
-	alarmFn  func(code, message string)
+	network   record.NetworkID
+	key       ed25519.PrivateKey
+	self      record.PublicKey
+	admins    []record.PublicKey
+	feedMax   uint64      // bytes of the change feed
+	floor     *acl.Signed // no older policy comes into force
+	history   time.Duration
+	dir       string
+	minFree   uint64
+	clock     Clock
+	rand      io.Reader
+	log       *slog.Logger
+	onCommit  func([]record.Outgoing)
+	onPolicy  func()
+	onForeign func(time.Duration)
+	onWants   func()
+	alarmFn   func(code, message string)
 
 	kv     kv
 	engine *engine
@@ -129,7 +131,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		network: o.Network, key: o.Key, self: record.KeyOf(o.Key), admins: o.Admins, history: max(o.History, horizon),
 		dir: o.Dir, minFree: o.MinFree, clock: o.Clock, rand: o.Rand, log: o.Log, onCommit: o.OnCommit,
-		onPolicy: o.OnPolicy, onWants: o.OnWants, alarmFn: o.Alarm, kv: o.kv,
+		onPolicy: o.OnPolicy, onForeign: o.OnForeign, onWants: o.OnWants, alarmFn: o.Alarm, kv: o.kv,
 		feedMax: cmp.Or(o.feedBytes, feedBytesKept),
 		floor:   &acl.Signed{Serial: o.MinSerial, Hash: o.MinHash},
 		inbox:   make(chan any, 256), stopped: make(chan struct{}),
