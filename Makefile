@@ -53,6 +53,7 @@ chaos: ## SEEDS (10000) simulated histories, partitions in virtual time, ROUNDS 
 faults: ## tests of the tests: planted faults must be found, dying at any named step must be survived
 	$(GO) test -timeout 20m -tags faults -run 'PlantedFaults|Failpoints' -v ./crdtstore
 	$(GO) test -timeout 30m -tags faults -run 'Fault' -v ./test
+	$(GO) test -timeout 60m -run TestGuards -guards -v ./test
 	$(GO) test -timeout 30m -tags faults -run 'Failpoints' -v ./test/e2e
 
 bench: ## one table of figures beside their goals; BENCH=. runs the packages' own benchmarks that match, too

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -35,6 +36,49 @@ type liar struct {
 
 	mu      sync.Mutex
 	answers map[record.AnswerStatus]map[record.Want]bool
+	texts   [][]byte // policies that it hands on beside its own
+	swaps   int      // times that its policies were looked at
+	wanted  *record.Want
+	told    chan record.Answer
+	asked   map[record.PublicKey]bool
+}
+
+// offer hands a policy on.
+func (l *liar) offer(text []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.texts = append(l.texts, text)
+}
+
+func (l *liar) swapped() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.swaps
+}
+
+func (l *liar) Policies() [][]byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.swaps++
+	return append(slices.Clone(l.texts), l.Store.Policies()...)
+}
+
+// ask wants one entry of every peer, whatever its store says, and gives their answers.
+func (l *liar) ask(w record.Want) <-chan record.Answer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wanted, l.told, l.asked = &w, make(chan record.Answer, 8), map[record.PublicKey]bool{}
+	return l.told
+}
+
+func (l *liar) Wants(peer record.PublicKey, limit int) []record.Want {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.wanted != nil && !l.asked[peer] {
+		l.asked[peer] = true
+		return []record.Want{*l.wanted}
+	}
+	return l.Store.Wants(peer, limit)
 }
 
 func (l *liar) Answered(ctx context.Context, from record.PublicKey, wants []record.Want, answers []record.Answer) error {
@@ -44,6 +88,9 @@ func (l *liar) Answered(ctx context.Context, from record.PublicKey, wants []reco
 			l.answers[a.Status] = map[record.Want]bool{}
 		}
 		l.answers[a.Status][wants[i]] = true
+		if l.wanted != nil && wants[i] == *l.wanted {
+			l.told <- a
+		}
 	}
 	l.mu.Unlock()
 	return l.Store.Answered(ctx, from, wants, answers)
