@@ -2,14 +2,10 @@ package agent
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
-	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -87,8 +83,29 @@ func (d *diagnosis) files() {
 		d.warn("admin-key", "keep it offline; acl commands take it by --admin-key FILE",
 			"%s still lies on this host: who gets the host gets the network", c.AdminKeyFile())
 	}
+	d.permissions()
 	if info, err := os.Stat(c.DataDir); err == nil && info.Mode().Perm()&0o077 != 0 {
 		d.warn("data-dir", "chmod 700 "+c.DataDir, "others than the agent's user can look into %s (mode %04o)", c.DataDir, info.Mode().Perm())
+	}
+}
+
+// permissions looks for files through which others than the agent's user could steer it: commands are run from them.
+func (d *diagnosis) permissions() {
+	c := &d.config
+	files := []string{c.File}
+	for _, m := range c.Mirrors {
+		if m.TriggersDir != "" {
+			files = append(files, m.TriggersDir)
+		}
+	}
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o022 != 0 {
+			d.fail("permissions", "chmod go-w "+file, "others than its owner can write %s (mode %04o), and so choose what the agent runs", file, info.Mode().Perm())
+		}
+	}
+	if info, err := os.Stat(c.API.Socket); err == nil && info.Mode().Perm()&0o002 != 0 {
+		d.warn("permissions", "set api.socket_mode to 0660 and api.socket_group to who may", "every user of this host can act as this agent by %s (mode %04o)",
+			c.API.Socket, info.Mode().Perm())
 	}
 }
 
@@ -116,82 +133,4 @@ func (d *diagnosis) disk(free uint64, known bool) {
 	default:
 		d.ok("disk", "%d MiB free on the disk of %s", free/mib, d.config.DataDir)
 	}
-}
-
-// bootstrap checks whether somebody answers at each bootstrap address, all at the same time.
-func (d *diagnosis) bootstrap(ctx context.Context, reach func(ctx context.Context, network, address string) error) {
-	errs := make([]error, len(d.config.Bootstrap))
-	var all sync.WaitGroup
-	for i, target := range d.config.Bootstrap {
-		all.Go(func() {
-			network, address := dialTarget(target)
-			errs[i] = reach(ctx, network, address)
-		})
-	}
-	all.Wait()
-	for i, target := range d.config.Bootstrap {
-		if errs[i] == nil {
-			d.ok("bootstrap", "%s answers", target)
-			continue
-		}
-		d.fail("bootstrap", "is an agent running there, is the name right, does a firewall let TCP and UDP through?",
-			"%s does not answer: %v", target, errs[i])
-	}
-}
-
-// dialTarget gives network and address of a bootstrap address that has been checked: host:port or a multiaddress.
-func dialTarget(target string) (network, address string) {
-	parts := strings.Split(target, "/")
-	if len(parts) < 5 {
-		return "tcp", target
-	}
-	return parts[3], net.JoinHostPort(parts[2], parts[4])
-}
-
-const reachTimeout = 3 * time.Second
-
-// reach tells whether somebody answers at an address. For UDP it begins QUIC with a version that nobody speaks: every
-// QUIC server answers with the versions that it does (RFC 9000, section 6).
-func reach(ctx context.Context, network, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
-	defer cancel()
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, network, address)
-	if err != nil {
-		if op, ok := errors.AsType[*net.OpError](err); ok && !errors.Is(err, context.DeadlineExceeded) {
-			return op.Err
-		}
-		return errors.New("timeout")
-	}
-	defer conn.Close() //nolint:errcheck // nothing was to be kept
-	if network != "udp" {
-		return nil
-	}
-	answer := make([]byte, 1500)
-	for {
-		if _, err := conn.Write(quicProbe()); err != nil {
-			return fmt.Errorf("send: %w", err)
-		}
-		_ = conn.SetReadDeadline(time.Now().Add(reachTimeout / 6)) // then again: datagrams get lost
-		n, err := conn.Read(answer)
-		if n > 5 && answer[0]&0x80 != 0 && [4]byte(answer[1:5]) == [4]byte{} {
-			return nil
-		}
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return errors.New("nobody listens on that UDP port")
-		}
-		if ctx.Err() != nil {
-			return errors.New("no QUIC answer")
-		}
-	}
-}
-
-// quicProbe is a QUIC long header with a version reserved for this use, as long as servers demand.
-func quicProbe() []byte {
-	p := make([]byte, 1200)
-	copy(p, []byte{0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 8})
-	_, _ = rand.Read(p[6:14]) // destination connection ID
-	p[14] = 8
-	_, _ = rand.Read(p[15:23]) // source connection ID
-	return p
 }

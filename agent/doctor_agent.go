@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	"syncagent/acl"
 	apiv1 "syncagent/agent/api/v1"
@@ -27,7 +28,7 @@ func (d *diagnosis) askAgent(ctx context.Context, client *Client) bool {
 	s := status.Msg
 	d.state(s)
 	d.disk(s.GetDiskFree(), true)
-	d.alarms(s.GetAlarms())
+	d.alarms(s)
 	d.peers(s)
 	d.clocks(s.GetPeers())
 	d.mirrors(s)
@@ -60,14 +61,24 @@ func (d *diagnosis) state(s *apiv1.StatusResponse) {
 	}
 }
 
-func (d *diagnosis) alarms(alarms []*apiv1.Alarm) {
-	for _, a := range alarms {
+func (d *diagnosis) alarms(s *apiv1.StatusResponse) {
+	for _, a := range s.GetAlarms() {
 		what := strings.TrimPrefix(a.GetSubject()+": "+a.GetMessage(), ": ")
-		d.fail("alarm", a.GetHint(), "%s since %s: %s", a.GetCode(), a.GetSince().AsTime().Format(time.RFC3339), what)
+		d.fail("alarm", sandboxHint(a, s.GetMirrors()), "%s since %s: %s", a.GetCode(), a.GetSince().AsTime().Format(time.RFC3339), what)
 	}
-	if len(alarms) == 0 {
+	if len(s.GetAlarms()) == 0 {
 		d.ok("alarms", "none")
 	}
+}
+
+// sandboxHint is what to do about an alarm: systemd keeps an agent from directories that its unit does not name.
+func sandboxHint(a *apiv1.Alarm, mirrors []*apiv1.Mirror) string {
+	for _, m := range mirrors {
+		if a.GetCode() == "mirror-failing" && a.GetSubject() == m.GetName() && strings.Contains(a.GetMessage(), unix.EROFS.Error()) {
+			return "systemctl edit syncagent, and put in: [Service] and below it ReadWritePaths=" + m.GetDir() + "; then systemctl restart syncagent"
+		}
+	}
+	return a.GetHint()
 }
 
 // nameOf is how people know a peer.

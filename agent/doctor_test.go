@@ -98,6 +98,11 @@ func TestDoctorAgent(t *testing.T) {
 			"clock": "fail largest difference 6m0s (a)", "policy": "warn a has the policy with serial 1", "entries": "warn 4 entries",
 			"trigger": "fail /p \"reload\" ended with exit code 3",
 		}},
+		{"in a sandbox", &apiv1.StatusResponse{Alarms: []*apiv1.Alarm{
+			{Code: "mirror-failing", Subject: "nginx", Since: timestamppb.Now(), Message: "mkdir /etc/nginx/x: read-only file system", Hint: "h"},
+		}, Mirrors: []*apiv1.Mirror{{Name: "nginx", Dir: "/etc/nginx", LastError: "e"}}}, map[string]string{
+			"alarm": "fail mirror-failing since", "mirror": "",
+		}},
 		{"cut off", &apiv1.StatusResponse{Peers: []*apiv1.Peer{{Alias: "a"}}}, map[string]string{
 			"agent": "fail  does not serve", "peers": "fail none of 1 peers",
 		}},
@@ -105,10 +110,13 @@ func TestDoctorAgent(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			d := diagnosis{version: "v"}
 			d.state(tc.status)
-			d.alarms(tc.status.GetAlarms())
+			d.alarms(tc.status)
 			d.peers(tc.status)
 			d.clocks(tc.status.GetPeers())
 			d.mirrors(tc.status)
+			if hint := d.findings[1].Hint; tc.name == "in a sandbox" && !strings.Contains(hint, "ReadWritePaths=/etc/nginx") {
+				t.Errorf("hint %q", hint)
+			}
 			for check, want := range tc.checks {
 				if got := d.text(check); !strings.HasPrefix(got, want) || want == "" && got != "" {
 					t.Errorf("%s: %q, want %q", check, got, want)
@@ -155,13 +163,50 @@ func TestDoctorBootstrap(t *testing.T) {
 	c.Bootstrap = []string{"db1:7424", "/dns4/db2/tcp/7424", "/ip6/::1/udp/7424/quic-v1/p2p/12D3", "[::1]:7424"}
 	d := diagnosis{config: c}
 	d.bootstrap(t.Context(), func(_ context.Context, network, address string) error {
+		if address == "db1:7424" && network == "tcp" {
+			return nil
+		}
 		return errors.New(network + " " + address)
 	})
-	got := d.text("bootstrap")
-	for _, want := range []string{"tcp db1:7424", "tcp db2:7424", "udp [::1]:7424", "tcp [::1]:7424"} {
-		if !strings.Contains(got, "answer: "+want) {
-			t.Errorf("no %q in %q", want, got)
+	want := []string{
+		"warn db1:7424 answers by TCP only (UDP: udp db1:7424)", "fail /dns4/db2/tcp/7424 does not answer (TCP: tcp db2:7424)",
+		"fail /ip6/::1/udp/7424/quic-v1/p2p/12D3 does not answer (UDP: udp [::1]:7424)",
+		"fail [::1]:7424 does not answer (TCP: tcp [::1]:7424; UDP: udp [::1]:7424)",
+	}
+	if got := d.text("bootstrap"); got != strings.Join(want, "\n") {
+		t.Errorf("%s", got)
+	}
+	d = diagnosis{config: c}
+	d.bootstrap(t.Context(), func(_ context.Context, network, _ string) error {
+		if network == "tcp" {
+			return errors.New("timeout")
 		}
+		return nil
+	})
+	if got := d.text("bootstrap"); !strings.Contains(got, "fail db1:7424 answers by UDP only (TCP: timeout)") || !strings.Contains(got, "answers by UDP\n") {
+		t.Errorf("%s", got)
+	}
+}
+
+// TestDoctorPermissions holds that files that steer the agent and that others can write are found.
+func TestDoctorPermissions(t *testing.T) {
+	dir := t.TempDir()
+	c := DefaultConfig()
+	c.File, c.API.Socket = filepath.Join(dir, "c.yaml"), filepath.Join(dir, "s")
+	c.Mirrors = []MirrorConfig{{TriggersDir: filepath.Join(dir, "triggers")}}
+	if err := errors.Join(os.WriteFile(c.File, nil, 0o600), os.WriteFile(c.API.Socket, nil, 0o600), os.Mkdir(c.Mirrors[0].TriggersDir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	d := diagnosis{config: c}
+	if d.permissions(); len(d.findings) > 0 {
+		t.Errorf("all is well: %v", d.findings)
+	}
+	if err := errors.Join(os.Chmod(c.File, 0o664), os.Chmod(c.API.Socket, 0o666), os.Chmod(c.Mirrors[0].TriggersDir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	d.permissions()
+	if got := d.text("permissions"); strings.Count(got, "fail others") != 2 || !strings.Contains(got, "warn every user") {
+		t.Errorf("%s", got)
 	}
 }
 
@@ -173,11 +218,11 @@ func TestDoctorReachesAgent(t *testing.T) {
 	a.start()
 	asked := map[string]bool{}
 	for _, address := range a.agent.running.node.Addrs() {
-		network, to := dialTarget(address)
-		if err := reach(t.Context(), network, to); err != nil {
+		networks, to := dialTarget(address)
+		if err := reach(t.Context(), networks[0], to); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
-		asked[network] = true
+		asked[networks[0]] = true
 	}
 	if !asked["tcp"] || !asked["udp"] {
 		t.Errorf("asked %v", asked)

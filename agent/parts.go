@@ -69,6 +69,7 @@ func (n ownNetwork) Peers() []*apiv1.Peer {
 			LagBlocks:    int64(p.Lag),
 			Equal:        p.Equal,
 			PolicySerial: p.Serial,
+			Error:        p.Fault,
 		}
 		if !p.LastSync.IsZero() {
 			s := time.Since(p.LastSync).Seconds()

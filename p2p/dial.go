@@ -3,10 +3,12 @@ package p2p
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"hash/maphash"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -219,6 +221,7 @@ func (n *Node) noteDial(d *dialer, r dialResult) {
 	if now.Sub(st.last) > redialReset {
 		st.backoff = redialMin
 	}
+	n.noteFault(st.id, r.err)
 	var delay time.Duration
 	delay, st.backoff = redialAfter(st.backoff)
 	st.last, st.next = now, now.Add(delay)
@@ -237,6 +240,39 @@ func (n *Node) noteDial(d *dialer, r dialResult) {
 	default:
 		n.log.Debug("peer not reachable", "addr", r.key, "err", r.err)
 	}
+}
+
+// noteFault remembers why a peer could not be reached, until it can.
+func (n *Node) noteFault(id peer.ID, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if id == "" || err == nil || n.sessions[id] != nil || len(n.faults) > 16*maxPeers && n.faults[id] == "" {
+		delete(n.faults, id)
+		return
+	}
+	n.faults[id] = dialFault(err)
+}
+
+// dialFault gives the causes of a failed attempt in one line: the library's text has a line for each address.
+func dialFault(err error) string {
+	dial, ok := errors.AsType[*swarm.DialError](err)
+	if errors.Is(err, context.DeadlineExceeded) { // QUIC to a host where nobody is ends so, whatever TCP came to
+		return "no answer in time"
+	}
+	if !ok || len(dial.DialErrors) == 0 {
+		return strings.Join(strings.Fields(err.Error()), " ")
+	}
+	var causes []string
+	for _, d := range dial.DialErrors {
+		cause := d.Cause
+		for next := errors.Unwrap(cause); next != nil; next = errors.Unwrap(next) {
+			cause = next
+		}
+		if text := cause.Error(); !slices.Contains(causes, text) {
+			causes = append(causes, text)
+		}
+	}
+	return strings.Join(causes, ", ")
 }
 
 // recordsFor picks address records to tell a peer: ours and those of members.

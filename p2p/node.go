@@ -97,6 +97,7 @@ type Node struct {
 	targets  []target
 	sessions map[peer.ID]*session
 	leaving  map[peer.ID]bool         // told that they are no members any more
+	faults   map[peer.ID]string       // why peers could not be reached
 	diverged int                      // members that differ without a reason
 	needed   map[record.PublicKey]int // whom somebody waits for, and how many do
 	running  bool
@@ -132,7 +133,7 @@ func New(o Options) (*Node, error) {
 		o: o, log: o.Log, self: record.KeyOf(o.Key), genesis: record.DigestOf(record.GenesisBlock(o.Network, 0)), gate: newGater(o.Log),
 		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
 		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1), comparing: make(chan struct{}, 1), chunkTurns: make(chan struct{}, chunkPeers),
-		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, needed: map[record.PublicKey]int{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(), budgets: newBudgets(o.PeerBytes),
+		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, needed: map[record.PublicKey]int{}, faults: map[peer.ID]string{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(), budgets: newBudgets(o.PeerBytes),
 	}
 	n.gate.onBan = func(p peer.ID) { go n.closePeer(p) }
 	var listenOn []ma.Multiaddr

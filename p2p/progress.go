@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -82,9 +83,20 @@ func (n *Node) Follow(ctx context.Context, peer record.PublicKey, of []Placed, w
 			}
 		}
 		if !wait(ctx, pause) {
-			return last, err
+			return last, n.whyNot(peer, err)
 		}
 	}
+}
+
+// whyNot adds to the error of a peer that is not connected why it could not be reached.
+func (n *Node) whyNot(peer record.PublicKey, err error) error {
+	n.mu.Lock()
+	fault := n.faults[peer.PeerID()]
+	n.mu.Unlock()
+	if !errors.Is(err, errNotConnected) || fault == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, fault)
 }
 
 // askProgress puts one question.

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -128,5 +129,24 @@ func TestProgressAnswer(t *testing.T) {
 		if _, err := parseAnswer(b, 2); err == nil {
 			t.Errorf("%x is read", b)
 		}
+	}
+}
+
+// TestPeersSayWhyOneCannotBeReached holds that status and waiting tell in one line why a peer is away, until it is back.
+func TestPeersSayWhyOneCannotBeReached(t *testing.T) {
+	hs := cluster(t, 2)
+	fault := func() string { return hs[1].node.Peers()[0].Fault }
+	if f := fault(); f != "" {
+		t.Errorf("connected: %q", f)
+	}
+	hs[0].stop()
+	eventually(t, func() bool { return fault() != "" }, "the fault is told")
+	if f := fault(); strings.Contains(f, "\n") || len(f) > 200 {
+		t.Errorf("%q", f)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := hs[1].node.Follow(ctx, hs[0].self, nil, StageStored); err == nil || !strings.Contains(err.Error(), "not connected: ") {
+		t.Errorf("%v", err)
 	}
 }

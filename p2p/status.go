@@ -3,6 +3,7 @@ package p2p
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -29,6 +30,7 @@ type PeerStatus struct {
 	Version     string        // of its program
 	Skew        time.Duration // its agent time minus ours
 	Incarnation uint64        // of its store
+	Fault       string        // why the last attempt to reach it failed; empty while it is connected
 }
 
 // Peers gives all members but ourselves and all connected peers, ordered by alias.
@@ -39,6 +41,7 @@ func (n *Node) Peers() []PeerStatus {
 	for _, s := range n.sessions {
 		sessions[s.key] = s
 	}
+	faults := maps.Clone(n.faults)
 	n.mu.Unlock()
 	if !running {
 		return nil
@@ -50,7 +53,7 @@ func (n *Node) Peers() []PeerStatus {
 		if k == n.self || sessions[k] != nil {
 			continue
 		}
-		p := PeerStatus{Peer: k, Alias: rights.Alias(k), Member: true}
+		p := PeerStatus{Peer: k, Alias: rights.Alias(k), Member: true, Fault: faults[k.PeerID()]}
 		if r, ok := n.book.get(k.PeerID()); ok && len(r.addrs) > 0 {
 			p.Addr = r.addrs[0].String()
 		}

@@ -86,12 +86,21 @@ func (c *cli) printPeers(r *apiv1.PeersResponse) {
 			orNone(p.LastSyncS, func(s float64) string {
 				return time.Duration(s*float64(time.Second)).Round(time.Second).String() + " ago"
 			}),
-			strconv.FormatUint(p.GetPolicySerial(), 10), orDash(p.GetVersion()),
+			orNone(p.ClockSkewMs, skewText), strconv.FormatUint(p.GetPolicySerial(), 10), orDash(p.GetVersion()), p.GetError(),
 		})
 	}
 	if len(rows) > 0 {
-		table(c.stdout, []string{"NAME", "ID", "ADDRESS", "STATE", "RTT", "SYNC", "POLICY", "VERSION"}, rows)
+		table(c.stdout, []string{"NAME", "ID", "ADDRESS", "STATE", "RTT", "SYNC", "SKEW", "POLICY", "VERSION", "PROBLEM"}, rows)
 	}
+}
+
+// skewText is how far a peer's clock is from ours.
+func skewText(ms float64) string {
+	d := time.Duration(ms * float64(time.Millisecond)).Round(time.Millisecond)
+	if d.Abs() > 10*time.Second {
+		d = d.Round(time.Second)
+	}
+	return d.String()
 }
 
 func peerState(p *apiv1.Peer) string {

@@ -68,6 +68,7 @@ type peerJSON struct {
 	ClockSkewMs  *float64 `json:"clock_skew_ms"`
 	PolicySerial uint64   `json:"policy_serial"`
 	Version      string   `json:"version"`
+	Error        string   `json:"error"` // why it could not be reached
 }
 
 type mirrorJSON struct {
@@ -157,7 +158,7 @@ func peersJSON(peers []*apiv1.Peer) []peerJSON {
 		out = append(out, peerJSON{
 			PeerID: p.GetPeerId(), Alias: p.GetAlias(), Name: p.GetName(), Connected: p.GetConnected(), Addr: p.GetAddr(),
 			LagBlocks: p.GetLagBlocks(), Equal: p.GetEqual(), LastSyncS: p.LastSyncS, RTTMs: p.RttMs,
-			ClockSkewMs: p.ClockSkewMs, PolicySerial: p.GetPolicySerial(), Version: p.GetVersion(),
+			ClockSkewMs: p.ClockSkewMs, PolicySerial: p.GetPolicySerial(), Version: p.GetVersion(), Error: p.GetError(),
 		})
 	}
 	return out

@@ -2485,7 +2485,9 @@ type Peer struct {
 	Name    string `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`
 	Version string `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
 	// Its clock minus ours.
-	ClockSkewMs   *float64 `protobuf:"fixed64,12,opt,name=clock_skew_ms,json=clockSkewMs,proto3,oneof" json:"clock_skew_ms,omitempty"`
+	ClockSkewMs *float64 `protobuf:"fixed64,12,opt,name=clock_skew_ms,json=clockSkewMs,proto3,oneof" json:"clock_skew_ms,omitempty"`
+	// Why it could not be reached at the last attempt; empty while it is connected, or if no address of it is known.
+	Error         string `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2602,6 +2604,13 @@ func (x *Peer) GetClockSkewMs() float64 {
 		return *x.ClockSkewMs
 	}
 	return 0
+}
+
+func (x *Peer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
 }
 
 type Mirror struct {
@@ -4905,7 +4914,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
 	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x18\n" +
-	"\asubject\x18\x05 \x01(\tR\asubject\"\x86\x03\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\"\x9c\x03\n" +
 	"\x04Peer\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12\x1c\n" +
@@ -4920,7 +4929,8 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x04name\x18\n" +
 	" \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\v \x01(\tR\aversion\x12'\n" +
-	"\rclock_skew_ms\x18\f \x01(\x01H\x02R\vclockSkewMs\x88\x01\x01B\x0e\n" +
+	"\rclock_skew_ms\x18\f \x01(\x01H\x02R\vclockSkewMs\x88\x01\x01\x12\x14\n" +
+	"\x05error\x18\r \x01(\tR\x05errorB\x0e\n" +
 	"\f_last_sync_sB\t\n" +
 	"\a_rtt_msB\x10\n" +
 	"\x0e_clock_skew_ms\"\xbf\x01\n" +
