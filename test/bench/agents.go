@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,6 +71,8 @@ type host struct {
 	dir     string
 	client  *agent.Client
 	process *exec.Cmd
+	raw     *http.Client
+	once    sync.Once // makes raw
 }
 
 func (h *host) run(args ...string) (string, error) {

@@ -46,7 +46,7 @@ func run() error {
 	defer removeProgram()
 	fmt.Printf("%s, %d CPUs, %s\n\n", time.Now().Format("2006-01-02 15:04"), runtime.NumCPU(), runtime.Version())
 	fmt.Printf("| %-52s | %14s | %-28s | %s\n|%s|\n", "figure", "measured", "goal", "note", "---|---|---|---")
-	for _, f := range slices.Concat(storeFigures(), backupFigures(), networkFigures(), agentFigures()) {
+	for _, f := range slices.Concat(storeFigures(), readFigures(), backupFigures(), networkFigures(), agentFigures()) {
 		if !wanted.MatchString(f.name) {
 			continue
 		}
