@@ -13,8 +13,8 @@ import (
 	"golang.org/x/term"
 )
 
-// NewLogger makes the agent's logger on w: text when w is a terminal, else JSON, unless the format is given. The level
-// can be changed while it is in use.
+// NewLogger makes the agent's logger on w: text when w is a terminal, else JSON, unless the format is given. Lines to the
+// journal of systemd begin with their priority. The level can be changed while it is in use.
 func NewLogger(w io.Writer, c LogConfig) (*slog.Logger, *slog.LevelVar, error) {
 	level := new(slog.LevelVar)
 	if err := setLevel(level, c.Level); err != nil {
@@ -25,10 +25,19 @@ func NewLogger(w io.Writer, c LogConfig) (*slog.Logger, *slog.LevelVar, error) {
 	if f, ok := w.(*os.File); ok && c.Format == "auto" {
 		text = term.IsTerminal(int(f.Fd()))
 	}
-	if text {
-		return slog.New(slog.NewTextHandler(w, options)), level, nil
+	var prefixed *journalWriter
+	if toJournal(w) {
+		prefixed = &journalWriter{w: w}
+		w = prefixed
 	}
-	return slog.New(slog.NewJSONHandler(w, options)), level, nil
+	var h slog.Handler = slog.NewJSONHandler(w, options)
+	if text {
+		h = slog.NewTextHandler(w, options)
+	}
+	if prefixed != nil {
+		h = journal{h, prefixed}
+	}
+	return slog.New(h), level, nil
 }
 
 func setLevel(level *slog.LevelVar, name string) error {
