@@ -387,7 +387,7 @@ func socketDoor(l net.Listener) *door {
 }
 
 // startServer runs a server until the test ends.
-func startServer(t *testing.T, change ...func(*server)) *testServer {
+func startServer(t testing.TB, change ...func(*server)) *testServer {
 	t.Helper()
 	fake := newFakeStore()
 	ctx, cancel := context.WithCancel(context.Background())
