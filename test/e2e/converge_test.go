@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
+
+	apiv1 "syncagent/agent/api/v1"
 )
 
 // Everybody writes at once, to own and to shared paths, puts, deletes and batches.
@@ -137,5 +142,44 @@ func TestG11_CatchUp(t *testing.T) {
 	f.converge()
 	if n := len(c.mustList("/many")); n != puts {
 		t.Errorf("c shows %d paths, want %d", n, puts)
+	}
+}
+
+// A hundred clients of three hosts write one path as fast as they can. In the end all hosts show the same, and it is the
+// highest version that anybody was told.
+func TestG2_HundredWritersOnOnePath(t *testing.T) {
+	const clients, writes = 100, 10
+	f := startFleet(t, []string{everything}, "a", "b", "c")
+	var g errgroup.Group
+	var mu sync.Mutex
+	best, want := "", ""
+	for c := range clients {
+		h := f.hosts[c%len(f.hosts)]
+		g.Go(func() error {
+			for n := range writes {
+				value := fmt.Sprintf("client %d, write %d", c, n)
+				ctx, cancel := within(context.Background())
+				res, err := h.client.KV.Put(ctx, connect.NewRequest(&apiv1.PutRequest{Path: "/hot", Value: []byte(value)}))
+				cancel()
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				if v := res.Msg.GetVersion(); v > best {
+					best, want = v, value
+				}
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	f.converge()
+	for _, h := range f.hosts {
+		if err := h.shows("/hot", want); err != nil {
+			t.Error(err)
+		}
 	}
 }
