@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"syncagent/acl"
 	"syncagent/crdtstore/record"
 )
 
@@ -308,6 +307,14 @@ var blockAttacks = []attack{
 		entries[0][len(entries[0])-1] ^= 1
 		return w.send(nil, write) + "; " + w.deliver(record.Parcel{Block: w.block(), Entries: entries})
 	}},
+	{"another entry as the answer to a want", "refused", func(w *attackWorld) string {
+		write, _ := w.put(w.deploy, "/certs/key", "good2", w.hlc(0))
+		w.send(nil, write)
+		_, other := w.put(w.deploy, "/certs/key", "evil", w.hlc(0))
+		want := record.Want{PathKey: w.id.PathKey("/certs/key"), Version: record.Version{HLC: write.HLC, Write: write.ID()}, Entry: write.Slots[0].Entry}
+		err := w.a.Answered(context.Background(), record.KeyOf(w.mallory), []record.Want{want}, []record.Answer{{Status: record.Here, Entry: other[0]}})
+		return outcome(err, "taken") + w.shows()
+	}},
 	{"entry of one path under the tags of another", "taken", func(w *attackWorld) string {
 		e, slot := w.entry("/certs/key", "evil", "/m/x")
 		return w.send([][]byte{e.Encode()}, &record.Write{Author: record.KeyOf(w.mallory), HLC: w.hlc(0), Slots: []record.Slot{slot}})
@@ -380,6 +387,9 @@ var blockAttacks = []attack{
 		d := record.DigestOf(first)
 		second := w.forge(w.mallory, w.incarnation, 2, d, 3, []record.Digest{d})
 		return w.deliver(record.Parcel{Block: second})
+	}},
+	{"a number whose predecessor nobody has, on known links", "waits", func(w *attackWorld) string {
+		return w.deliver(record.Parcel{Block: w.forge(w.mallory, 99, 2, record.Digest{9}, 2, []record.Digest{w.genesisDigest()})})
 	}},
 	{"blocks out of order", "taken", func(w *attackWorld) string {
 		first := w.block()
@@ -460,217 +470,4 @@ func badPath(path string) func(w *attackWorld) string {
 		e, slot := w.entry(path, "evil", "/m/x")
 		return w.send([][]byte{e.Encode()}, &record.Write{Author: record.KeyOf(w.mallory), HLC: w.hlc(0), Slots: []record.Slot{slot}})
 	}
-}
-
-func TestG6_AttacksByPolicies(t *testing.T) {
-	for _, c := range policyAttacks {
-		t.Run(c.name, c.run)
-	}
-}
-
-// policyAttacks come as policy texts, from anybody.
-var policyAttacks = []attack{
-	{"rollback to an older policy", "kept", func(w *attackWorld) string {
-		older := w.policy(attackNames, w.rules("mallory / rw")...)
-		w.a.apply(w.policy(attackNames, attackRules...))
-		return w.policyOf(older)
-	}},
-	{"signed by a member", "refused", func(w *attackWorld) string {
-		text := w.policy(attackNames, w.rules("mallory / rw")...)
-		return w.policyOf(acl.Sign(acl.Unsigned(text), w.id, w.mallory))
-	}},
-	{"changed under its signature", "refused", func(w *attackWorld) string {
-		text := w.policy(attackNames, w.rules("mallory /m/deep rw")...)
-		return w.policyOf(bytes.Replace(text, []byte("/m/deep"), []byte("/secret"), 1))
-	}},
-	{"for another network", "refused", func(w *attackWorld) string {
-		other := *w.testNet
-		other.id, other.serial = record.NetworkID{1}, 100
-		return w.policyOf(other.policy(attackNames, w.rules("mallory / rw")...))
-	}},
-	{"no signature", "refused", func(w *attackWorld) string {
-		return w.policyOf(acl.Unsigned(w.policy(attackNames, w.rules("mallory / rw")...)))
-	}},
-	{"two megabytes", "refused", func(w *attackWorld) string {
-		return w.policyOf(w.policy(attackNames, w.rules(strings.Repeat("# comment\n", 200_000))...))
-	}},
-	{"an identity twice", "refused", func(w *attackWorld) string {
-		return w.policyOf(w.policy(append(attackNames, "mallory"), attackRules...))
-	}},
-	{"one key, two names", "refused", func(w *attackWorld) string {
-		return w.policyOf(w.policy(attackNames, w.rules("identity admin2 "+record.KeyOf(w.mallory).String())...))
-	}},
-	{"a character that hides a line", "refused", func(w *attackWorld) string {
-		return w.policyOf(w.policy(attackNames, w.rules("# harmless \u202e rw / yrollam")...))
-	}},
-	{"lines out of order", "kept, in force", func(w *attackWorld) string {
-		lines := w.rules()
-		for i, j := 0, len(lines)-1; i < j; i, j = i+1, j-1 {
-			lines[i], lines[j] = lines[j], lines[i]
-		}
-		return w.policyOf(w.policy(attackNames, lines...))
-	}},
-	{"two policies with one serial", "kept; alarm true", func(w *attackWorld) string {
-		one := w.policy(attackNames, w.rules("# one")...)
-		w.serial--
-		two := w.policy(attackNames, w.rules("# two")...)
-		for _, text := range [][]byte{one, two} { // the higher hash wins, whatever comes first
-			w.a.apply(text)
-		}
-		high := max(string(mustHash(w.t, one)), string(mustHash(w.t, two)))
-		got := w.a.Policy().Hash()
-		if string(got[:]) != high {
-			return "the lower hash is in force"
-		}
-		return "kept; alarm " + fmt.Sprint(w.a.alarmed("policy-twins"))
-	}},
-	{"a later policy that lacks the revocation", "revoked true", func(w *attackWorld) string {
-		w.a.apply(w.policy(attackNames, w.rules(w.revoke(w.old))...))
-		w.a.apply(w.policy(attackNames, attackRules...))
-		write, entries := w.put(w.old, "/old/x", "evil", w.hlc(0))
-		w.send(entries, write)
-		return "revoked" + w.shows() + fmt.Sprint(" ", w.a.Policy().Revoked(record.KeyOf(w.old)))
-	}},
-	{"an older policy with a revocation, late", "kept; revoked true", func(w *attackWorld) string {
-		older := w.policy(attackNames, w.rules(w.revoke(w.old))...)
-		w.a.apply(w.policy(attackNames, attackRules...))
-		return w.policyOf(older) + "; revoked " + fmt.Sprint(w.a.Policy().Revoked(record.KeyOf(w.old)))
-	}},
-	{"twelve policies after a revocation", "revoked true", func(w *attackWorld) string {
-		w.a.apply(w.policy(attackNames, w.rules(w.revoke(w.old))...))
-		for range policiesKept + 2 {
-			w.a.apply(w.policy(attackNames, attackRules...))
-		}
-		return "revoked " + fmt.Sprint(w.a.Policy().Revoked(record.KeyOf(w.old)))
-	}},
-	{"a keep line of a text that is not in force", "kept", func(w *attackWorld) string {
-		write, entries := w.put(w.old, "/old/x", "evil", w.hlc(0))
-		w.relay(write, entries)
-		version := record.Version{HLC: write.HLC, Write: write.ID()}
-		older := w.policy(attackNames, w.rules("keep "+version.String())...)
-		w.a.apply(w.policy(attackNames, w.rules(w.revoke(w.old))...))
-		return w.policyOf(older)
-	}},
-}
-
-func mustHash(t testing.TB, text []byte) []byte {
-	t.Helper()
-	p, err := acl.ParseSigned(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p.Hash[:]
-}
-
-func TestG7_AttacksByAsking(t *testing.T) {
-	for _, c := range readAttacks {
-		t.Run(c.name, c.run)
-	}
-}
-
-// readAttacks ask a for what the asker may not read.
-var readAttacks = []attack{
-	{"by a's own rights, as a check of the harness", "sent", func(w *attackWorld) string { return w.ask(testKey("b"), w.secret()) }},
-	{"by ID, as a member", "denied", func(w *attackWorld) string { return w.ask(w.mallory, w.secret()) }},
-	{"by ID, under a path that it may read", "not here", func(w *attackWorld) string {
-		want := w.secret()
-		want.PathKey = w.id.PathKey("/m/x")
-		return w.ask(w.mallory, want)
-	}},
-	{"by a slot of its own that names the entry", "not sent", func(w *attackWorld) string {
-		want := w.secret()
-		write := &record.Write{Author: record.KeyOf(w.mallory), HLC: w.hlc(0), Slots: []record.Slot{{Entry: want.Entry, Tags: w.id.Tags("/m/x")}}}
-		w.send(nil, write)
-		want.PathKey, want.Version = w.id.PathKey("/m/x"), record.Version{HLC: write.HLC, Write: write.ID()}
-		if got := w.ask(w.mallory, want); got == "sent" {
-			return got
-		}
-		return "not sent"
-	}},
-	{"by a guess", "not here", func(w *attackWorld) string {
-		return w.ask(w.mallory, record.Want{PathKey: w.id.PathKey("/m/none"), Entry: record.ID{1}})
-	}},
-	{"as nobody", "denied", func(w *attackWorld) string { return w.ask(testKey("nobody"), w.secret()) }},
-	{"as a revoked key", "denied", func(w *attackWorld) string {
-		w.a.apply(w.policy(attackNames, w.rules("old / rw", w.revoke(w.old))...))
-		return w.ask(w.old, w.secret())
-	}},
-	{"as a key that lost its right a moment ago", "denied", func(w *attackWorld) string {
-		w.a.apply(w.policy(attackNames, w.rules("mallory /secret read")...))
-		if got := w.ask(w.mallory, w.secret()); got != "sent" {
-			return "while it had the right: " + got
-		}
-		if err := w.a.SetPolicy(context.Background(), w.policy(attackNames, attackRules...)); err != nil {
-			w.t.Fatal(err)
-		}
-		return w.ask(w.mallory, w.secret())
-	}},
-	{"by sync from nothing", "blocks only", func(w *attackWorld) string {
-		return w.leak(func(send func(record.Parcel) error) error {
-			return w.a.Missing(context.Background(), nil, record.KeyOf(w.mallory), send)
-		})
-	}},
-	{"by the ancestors of the heads", "blocks only", func(w *attackWorld) string {
-		return w.leak(func(send func(record.Parcel) error) error {
-			return w.a.Ancestors(context.Background(), w.a.Heads(), record.KeyOf(w.mallory), send)
-		})
-	}},
-}
-
-func TestG6_AttacksByClients(t *testing.T) {
-	for _, c := range clientAttacks {
-		t.Run(c.name, c.run)
-	}
-}
-
-// clientAttacks come from callers of the API of a.
-var clientAttacks = []attack{
-	{"relayed write outside of the author's paths", "denied", func(w *attackWorld) string {
-		return w.relay(w.put(w.deploy, "/secret/key", "evil", w.hlc(0)))
-	}},
-	{"relayed write of a stranger", "denied", func(w *attackWorld) string {
-		return w.relay(w.put(testKey("nobody"), "/certs/key", "evil", w.hlc(0)))
-	}},
-	{"relayed write of a revoked key", "denied", func(w *attackWorld) string {
-		w.a.apply(w.policy(attackNames, w.rules(w.revoke(w.old))...))
-		return w.relay(w.put(w.old, "/old/x", "evil", w.hlc(0)))
-	}},
-	{"relayed write without a signature", "refused", func(w *attackWorld) string {
-		write, entries := w.put(w.deploy, "/certs/key", "evil", w.hlc(0))
-		write.Sig = nil
-		return w.relay(write, entries)
-	}},
-	{"relayed write with the agent for its author", "refused", func(w *attackWorld) string {
-		write, entries := w.put(w.deploy, "/secret/key", "evil", w.hlc(0))
-		write.Author = w.a.self
-		return w.relay(write, entries)
-	}},
-	{"relayed write for another network", "refused", func(w *attackWorld) string {
-		write, entries := w.put(w.deploy, "/certs/key", "evil", w.hlc(0))
-		write.Sign(w.deploy, record.NetworkID{1})
-		return w.relay(write, entries)
-	}},
-	{"relayed write with another entry", "refused", func(w *attackWorld) string {
-		write, _ := w.put(w.deploy, "/certs/key", "evil", w.hlc(0))
-		_, entries := w.put(w.deploy, "/certs/key", "worse", w.hlc(0))
-		return w.relay(write, entries)
-	}},
-	{"relayed write older than what is shown", "sign again", func(w *attackWorld) string {
-		return w.relay(w.put(w.deploy, "/certs/key", "evil", w.hlc(-3_600_000)))
-	}},
-	{"relayed write from far ahead", "sign again", func(w *attackWorld) string {
-		return w.relay(w.put(w.deploy, "/certs/key", "evil", w.hlc(3_600_000)))
-	}},
-	{"relayed write to the reserved path", "denied", func(w *attackWorld) string {
-		return w.relay(w.put(w.deploy, "/.sys/x", "evil", w.hlc(0)))
-	}},
-	{"put of a path with ..", "refused", func(w *attackWorld) string {
-		return w.write(Op{Path: "/certs/../secret", Value: []byte("evil")})
-	}},
-	{"put over the limit", "refused", func(w *attackWorld) string {
-		return w.write(Op{Path: "/big", Value: make([]byte, record.MaxInlineValue+1)})
-	}},
-	{"put of the reserved path", "denied", func(w *attackWorld) string {
-		return w.write(Op{Path: "/.sys/x", Value: []byte("evil")})
-	}},
 }
