@@ -30,6 +30,8 @@ func agentFigures() []figure {
 		{"durable put through the API, 64 clients, 3 agents", "12.3k, stretch 20k", "/s", apiRate(64)},
 		{"put -> watch on another agent p50, 20/s, 3 agents", "1.5 / 2.0 ms (etcd)", "s", apiLatency},
 		{"put --wait all --for triggered p50, 5 agents", "300 ms", "s", waitTriggered},
+		{"put -> file on another host -> trigger finished p50", "150 ms", "s", triggered},
+		{"10k files of 1 KiB mirrored to a new host", "5 s", "s", newHost},
 		{"3 status pages while 10k changes a minute come in", "10", "% of a core", watchedPage},
 		{"RSS of an idle agent, empty", "40", "MB", memory(0)},
 		{"RSS of an idle agent, 100k keys", "45", "MB", memory(100_000)},

@@ -30,7 +30,7 @@ func waitTriggered(dir string) (float64, string, error) {
 		return 0, "", err
 	}
 	for _, h := range hosts {
-		if err := h.mirror("/certs", "/bin/true"); err != nil {
+		if err := h.mirror("/certs", "on_change: [/bin/true]"); err != nil {
 			return 0, "", err
 		}
 	}
@@ -59,15 +59,15 @@ func waitTriggered(dir string) (float64, string, error) {
 	return took[count/2].Seconds(), fmt.Sprintf("slowest %s; 100 ms of it is the debounce", took[count-1].Round(time.Millisecond)), nil
 }
 
-// mirror gives a running agent a mirror with a command after changes.
-func (h *host) mirror(prefix, command string) error {
+// mirror gives a running agent a mirror with these settings.
+func (h *host) mirror(prefix, settings string) error {
 	file := filepath.Join(h.dir, "syncagent.yaml")
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	text = bytes.Replace(text, []byte("\nmirrors: []\n"), fmt.Appendf(nil, "\nmirrors: [{prefix: %s, dir: %q, on_change: [%s]}]\n",
-		prefix, filepath.Join(h.dir, "mirror"), command), 1)
+	text = bytes.Replace(text, []byte("\nmirrors: []\n"), fmt.Appendf(nil, "\nmirrors: [{prefix: %s, dir: %q, %s}]\n",
+		prefix, h.mirrored(), settings), 1)
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return err
 	}
