@@ -231,6 +231,13 @@ func TestCallerIsNarrowed(t *testing.T) {
 	if err != nil || n.Msg.GetCount() != 2 {
 		t.Errorf("count of everything: %v %v", n, err)
 	}
+	s.service.alarms.Raise("mirror-failing", "certs", "/hush/key cannot be written")
+	for client, want := range map[*Client]bool{c: false, s.client: true} {
+		status, err := client.Agent.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
+		if err != nil || len(status.Msg.GetAlarms()) != 1 || strings.Contains(status.Msg.String(), "/hush") != want {
+			t.Errorf("status with names: want %v, got %v %v", want, status.Msg, err)
+		}
+	}
 	if _, there := s.fake.items["/certs/2"]; there {
 		t.Error("half of a batch was written")
 	}
@@ -252,7 +259,7 @@ func TestWatchOfANarrowedCaller(t *testing.T) {
 	}
 	narrow := &caller{name: "test", mark: "m", rights: onlyBelow{read: []string{"/a", "/lost"}, later: []string{"/a", "/gained"}}}
 	c := s.clientOf(t, narrow)
-	stream, err := c.KV.Watch(ctx, connect.NewRequest(&apiv1.WatchRequest{Prefixes: []string{"/"}}))
+	stream, err := c.KV.Watch(ctx, connect.NewRequest(&apiv1.WatchRequest{Prefixes: []string{"/"}, Values: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,12 +299,19 @@ func TestWatchOfANarrowedCaller(t *testing.T) {
 	write("/lost/1")
 	want("put /lost/1")
 
+	// The end of a write too large for one message is not for this caller: what it sees last still says that it is all.
+	large := make([]byte, streamBytes)
+	if _, err := s.fake.Write(ctx, []crdtstore.Op{{Path: "/lost/1", Value: large}, {Path: "/lost/2", Value: large}, {Path: "/gained/5"}}); err != nil {
+		t.Fatal(err)
+	}
+	want("put /lost/1 more", "put /lost/2")
+
 	s.fake.mu.Lock()
 	s.fake.policy = fakePolicy{serial: 2}
 	s.fake.events = append(s.fake.events, crdtstore.Event{Type: crdtstore.EventPolicy})
 	s.fake.ring()
 	s.fake.mu.Unlock()
-	want("policy", "reset", "put /a/1", "put /a/2", "put /gained/1", "put /gained/2", "put /gained/3", "put /gained/old", "synced")
+	want("policy", "reset", "put /a/1", "put /a/2", "put /gained/1", "put /gained/2", "put /gained/3", "put /gained/5", "put /gained/old", "synced")
 	write("/lost/2", "/gained/4")
 	want("put /gained/4")
 
@@ -314,5 +328,5 @@ func TestWatchOfANarrowedCaller(t *testing.T) {
 	write("/a/next")
 	resume(own, "put /a/next")
 	resume(strings.TrimSuffix(own, ".m"), // of somebody with other rights
-		"reset", "put /a/1", "put /a/2", "put /a/next", "put /gained/1", "put /gained/2", "put /gained/3", "put /gained/4", "put /gained/old", "synced")
+		"reset", "put /a/1", "put /a/2", "put /a/next", "put /gained/1", "put /gained/2", "put /gained/3", "put /gained/4", "put /gained/5", "put /gained/old", "synced")
 }

@@ -359,7 +359,7 @@ func TestIdentityRevokedWhileConnected(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer idle.Close() //nolint:errcheck // the agent closes it
-	_ = idle.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = idle.SetReadDeadline(time.Now().Add(judgeEvery / 2)) // before it would be found by chance
 	if _, err := fmt.Fprintf(idle, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
