@@ -358,7 +358,7 @@ func TestIdentityRevokedWhileConnected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer idle.Close() //nolint:errcheck // the agent closes it
+	defer idle.Close()                                       //nolint:errcheck // the agent closes it
 	_ = idle.SetReadDeadline(time.Now().Add(judgeEvery / 2)) // before it would be found by chance
 	if _, err := fmt.Fprintf(idle, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
