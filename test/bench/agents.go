@@ -33,6 +33,7 @@ func agentFigures() []figure {
 		{"put -> file on another host -> trigger finished p50", "150 ms", "s", triggered},
 		{"10k files of 1 KiB mirrored to a new host", "5 s", "s", newHost},
 		{"3 status pages while 10k changes a minute come in", "10", "% of a core", watchedPage},
+		{"1 GB of 10 MiB values mirrored to a new host", "3 x sequential write, 150 MB", "s", mirrorLarge},
 		{"RSS of an idle agent, empty", "40", "MB", memory(0)},
 		{"RSS of an idle agent, 100k keys", "45", "MB", memory(100_000)},
 		{"restart with 100k keys after kill -9, until ready", "1 s", "s", restart},
@@ -297,18 +298,21 @@ func memory(keys int) func(string) (float64, string, error) {
 }
 
 // rss gives MB.
-func (h *host) rss() (float64, error) {
+func (h *host) rss() (float64, error) { return h.memory("VmRSS:") }
+
+// memory gives a line of the process's status in MB.
+func (h *host) memory(name string) (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.process.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, name); ok {
 			kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 			return kb / 1024, err
 		}
 	}
-	return 0, errors.New("no VmRSS")
+	return 0, errors.New("no " + name)
 }
 
 func restart(dir string) (float64, string, error) {
