@@ -186,15 +186,15 @@ func (p *parking) arrived(d record.Digest) []*parcel {
 func (p *parking) roots(missing []record.Digest) []record.Digest {
 	var out []record.Digest
 	seen := map[record.Digest]bool{}
-	for todo := missing; len(todo) > 0; {
-		d := todo[0]
-		todo = todo[1:]
+	todo := slices.Clone(missing)
+	for i := 0; i < len(todo); i++ {
+		d := todo[i]
 		if seen[d] {
 			continue
 		}
 		seen[d] = true
 		if b := p.blocks[d]; b != nil {
-			todo = append(append([]record.Digest(nil), todo...), b.missing...)
+			todo = append(todo, b.missing...)
 		} else {
 			out = append(out, d)
 		}

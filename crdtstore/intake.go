@@ -124,6 +124,8 @@ func (t *turn) takeParcels(full bool) (done []*ingestRequest, err error) {
 			}
 			r.next++
 		}
+		// Once for all: what is parked may be one long chain, and each block of it would walk down to the end.
+		r.result.Missing = t.s.parked.roots(r.lacks)
 		done = append(done, r)
 		q.ingests = q.ingests[1:]
 	}
@@ -173,7 +175,7 @@ func (t *turn) parcel(r *ingestRequest, p *parcel) error {
 	switch {
 	case errors.As(err, &missing):
 		t.s.parked.add(p, missing.Digests)
-		r.result.Missing = append(r.result.Missing, t.s.parked.roots(missing.Digests)...)
+		r.lacks = append(r.lacks, missing.Digests...)
 		return nil
 	case err != nil && fromOutside(err):
 		r.result.Invalid = fmt.Errorf("block %s: %w", p.block.Digest, err)

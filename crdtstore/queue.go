@@ -21,6 +21,7 @@ type ingestRequest struct {
 	from    record.PublicKey
 	parcels []*parcel
 	next    int
+	lacks   []record.Digest // blocks that parked ones of the parcels name
 	result  record.Ingested
 	done    chan ingestResult
 }
