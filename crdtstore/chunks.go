@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -147,7 +148,7 @@ func (c *chunks) sweep(durable func() error) error {
 func (c *chunks) removeIdle(ref chunkRef) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.used[ref]+c.pins[ref] > 0 {
+	if c.used[ref]+c.pins[ref] > 0 || fault.Planted("keep-chunks") {
 		return nil
 	}
 	return c.files.Remove(ref)

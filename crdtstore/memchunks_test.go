@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// memChunks keeps chunks in memory. What was put survives a power cut; what was removed comes back by one.
+// memChunks keeps chunks in memory. What was put survives a power cut; what was removed may come back by one.
 type memChunks struct {
 	mu      sync.Mutex
 	files   map[chunkRef][]byte
@@ -77,11 +77,14 @@ func (m *memChunks) refs() []chunkRef {
 	return slices.SortedFunc(maps.Keys(m.files), compareRefs)
 }
 
-func (m *memChunks) powerCut() *memChunks {
+// powerCut gives the files as a restart finds them, with those that were removed or without.
+func (m *memChunks) powerCut(back bool) *memChunks {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := newMemChunks()
-	maps.Copy(n.files, m.removed)
+	if back {
+		maps.Copy(n.files, m.removed)
+	}
 	maps.Copy(n.files, m.files)
 	return n
 }

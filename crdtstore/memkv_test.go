@@ -81,7 +81,7 @@ func (m *memKV) powerCut(keep int) *memKV {
 		applyRows(n.rows, c)
 	}
 	n.synced = n.rows.Copy()
-	n.chunks = m.chunks.powerCut()
+	n.chunks = m.chunks.powerCut(keep > 0)
 	return n
 }
 

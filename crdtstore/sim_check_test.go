@@ -46,7 +46,7 @@ func (n *simNode) acknowledged(w *simWrite, r writeResult) {
 	made := m.writes[r.version.Write]
 	for i, op := range w.ops {
 		e := m.entries[made.Slots[i].Entry]
-		if e == nil || e.Path != op.Path || !bytes.Equal(e.Value, op.Value) && op.Expires.IsZero() || m.pathOf(&made.Slots[i]) != op.Path {
+		if e == nil || e.Path != op.Path || !bytes.Equal(e.Value, entryValue(op.Value)) && op.Expires.IsZero() || m.pathOf(&made.Slots[i]) != op.Path {
 			n.sim.failf("%s stored something else than %s: %v", n.name, op.Path, e)
 		}
 		v := r.version
@@ -150,9 +150,9 @@ func (n *simNode) checkList(r simRights) {
 		}
 		slot := &w.Slots[item.Version.Index]
 		author := m.number(w.Author)
-		e := m.entries[slot.Entry]
+		e, value := m.entries[slot.Entry], n.content(&item)
 		switch {
-		case m.pathOf(slot) != item.Path || item.Author != w.Author || item.Entry != slot.Entry || e == nil || !bytes.Equal(item.Value, e.Value):
+		case m.pathOf(slot) != item.Path || item.Author != w.Author || item.Entry != slot.Entry || e == nil || !bytes.Equal(entryValue(value), e.Value):
 			n.sim.failf("%s shows something else at %s than %s says", n.name, item.Path, item.Version)
 		case !m.allowed(r, author, item.Path, item.Version):
 			n.sim.failf("G6: %s shows %s at %s, whose author n%d may not write there", n.name, item.Version, item.Path, author)
@@ -161,7 +161,7 @@ func (n *simNode) checkList(r simRights) {
 		case w.HLC.Milli() > n.agent+dueAhead.Milliseconds():
 			n.sim.failf("%s shows %s at %s before it is due", n.name, item.Version, item.Path)
 		}
-		if asked, ok := m.asked[string(item.Value)]; author != n.sim.evil && (!ok || asked.host != author || asked.path != item.Path) {
+		if asked, ok := m.asked[string(value)]; author != n.sim.evil && (!ok || asked.host != author || asked.path != item.Path) {
 			n.sim.failf("%s shows a value at %s that nobody asked n%d for", n.name, item.Path, author)
 		}
 	}
@@ -260,9 +260,13 @@ func (n *simNode) checkSent(msg simMsg) {
 			hold(e)
 		}
 	}
-	for _, a := range msg.answers {
-		if a.Entry != nil {
+	for i, a := range msg.answers {
+		switch {
+		case a.Entry == nil:
+		case msg.kind != simChunks:
 			hold(a.Entry)
+		case !n.sim.model.reads(r, msg.to, n.sim.model.pathAt[msg.chunkWants[i].PathKey]):
+			n.sim.failf("G7: %s sends n%d a chunk of %s", n.name, msg.to, n.sim.model.pathAt[msg.chunkWants[i].PathKey])
 		}
 	}
 }
@@ -274,8 +278,8 @@ func (n *simNode) checkDisk() string {
 	}
 	r := n.rights()
 	problem := ""
-	n.disk.rows.Scan(func(row memRow) bool {
-		for rest := row.value; problem == ""; {
+	look := func(where string, data []byte) bool {
+		for rest := data; problem == ""; {
 			i := bytes.Index(rest, []byte(valueMark))
 			if i < 0 {
 				return true
@@ -285,10 +289,14 @@ func (n *simNode) checkDisk() string {
 			asked, ok := n.sim.model.asked[value]
 			rest = rest[end:]
 			if ok && asked.host != n.id && !n.handed[value] && !n.sim.model.reads(r, n.id, asked.path) {
-				problem = fmt.Sprintf("G7: a value of %s lies on the disk of %s in row %q", asked.path, n.name, row.key[:1])
+				problem = fmt.Sprintf("G7: a value of %s lies on the disk of %s in %s", asked.path, n.name, where)
 			}
 		}
 		return false
-	})
+	}
+	n.disk.rows.Scan(func(row memRow) bool { return look(fmt.Sprintf("row %q", row.key[:1]), row.value) })
+	for _, ref := range n.disk.chunks.refs() {
+		look("a chunk", n.disk.chunks.files[ref])
+	}
 	return problem
 }

@@ -48,8 +48,11 @@ func (s *sim) clientWrites(n *simNode) {
 func (s *sim) sign(n *simNode) *simRelay {
 	r := &simRelay{author: len(s.keys) + s.rand.IntN(simClients), ops: s.ops(n)}
 	var paths []string
-	for _, op := range r.ops {
+	for i, op := range r.ops {
 		paths = append(paths, op.Path)
+		if len(op.Value) > record.MaxInlineValue { // large ones are uploaded by the hosts' own writes
+			r.ops[i].Value = op.Value[:33<<10]
+		}
 	}
 	hlc, err := n.store.HLCFor(paths)
 	if err != nil {

@@ -36,6 +36,29 @@ var crashScenarios = []crashScenario{
 		n.put(ops[:1])
 		n.drive()
 	}},
+	{"large values", false, func(s *sim, n *simNode) {
+		large := func(path string) Op {
+			value := s.value()
+			return Op{Path: path, Value: append(value, make([]byte, simLarge-len(value))...)}
+		}
+		for range 3 {
+			n.put([]Op{large("/a"), {Path: "/b", Value: s.value()}})
+			n.drive()
+			s.now += 8 * 24 * 3600_000 // the version before goes, and its chunks with it
+		}
+		for _, o := range s.nodes[:2] {
+			o.put([]Op{large("/a"), large("/h")})
+			o.drive()
+		}
+		n.pullAll()
+		for range 3 {
+			if n.store != nil {
+				n.fetch(0)
+				n.fetch(1)
+				s.deliver()
+			}
+		}
+	}},
 	{"start after a cut", false, func(s *sim, n *simNode) { s.restart(n) }},
 	{"catch-up", false, func(s *sim, n *simNode) {
 		s.fill(8, func(o *simNode) bool { return o != n })

@@ -20,6 +20,8 @@ type simMsg struct {
 	policies [][]byte
 	wants    []record.Want
 	answers  []record.Answer
+
+	chunkWants []record.ChunkWant // and answers to these
 }
 
 type simKind string
@@ -31,6 +33,9 @@ const (
 	simWants    simKind = "wants"
 	simAnswers  simKind = "answers"
 	simPolicies simKind = "policies"
+
+	simChunkWants simKind = "chunk wants"
+	simChunks     simKind = "chunks"
 )
 
 // simQueue orders messages by the time of their delivery.

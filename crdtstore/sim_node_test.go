@@ -94,6 +94,7 @@ func (n *simNode) start() bool {
 	binary.BigEndian.PutUint64(src[8:], uint64(n.id))
 	binary.BigEndian.PutUint64(src[16:], n.boots)
 	n.disk.before = n.power
+	n.disk.chunks.before = func() error { return n.power("chunk") }
 	var s *Store
 	err := died(func() (err error) {
 		s, err = Open(Options{
@@ -161,6 +162,10 @@ func (n *simNode) drive() {
 			return
 		}
 		n.check()
+		if !n.tend() {
+			n.crash()
+			return
+		}
 		if !s.busy() && (s.wake == 0 || s.wake > s.tick()) {
 			break
 		}
@@ -310,17 +315,27 @@ func (m *simModel) wrote(w *record.Write) {
 
 // put asks the host to write.
 func (n *simNode) put(ops []Op) {
-	if n.store == nil || checkOps(ops) != nil {
+	if n.store == nil {
 		return
 	}
-	w := &simWrite{n.id, ops, nil, make(chan writeResult, 1)}
+	req := &writeRequest{ops: slices.Clone(ops), chunks: n.store.chunks, done: make(chan writeResult, 1)}
+	if !n.upload(req) {
+		n.crash()
+		return
+	}
+	if checkOps(req.ops) != nil {
+		n.store.chunks.unpin(req.pins)
+		return
+	}
 	for _, op := range ops {
 		if !op.Delete {
-			n.sim.model.asked[string(op.Value)] = simAsked{n.id, op.Path}
+			asked := simAsked{n.id, op.Path}
+			n.sim.model.asked[string(op.Value)] = asked
+			n.sim.model.asked[string(op.Value[:min(len(op.Value), len(valueMark)+16)])] = asked // as it is found on a disk
 		}
 	}
-	n.writes = append(n.writes, w)
-	n.store.queue.add(&writeRequest{ops: ops, done: w.done})
+	n.writes = append(n.writes, &simWrite{n.id, ops, nil, req.done})
+	n.store.queue.add(req)
 }
 
 // offer hands the host a policy, as SetPolicy does.

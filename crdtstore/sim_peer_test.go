@@ -44,6 +44,10 @@ func (n *simNode) receive(m simMsg) {
 		done := make(chan error, 1)
 		n.others = append(n.others, done)
 		s.queue.add(&answerRequest{from: peer, wants: m.wants, answers: m.answers, done: done})
+	case simChunkWants:
+		n.serveChunks(m)
+	case simChunks:
+		n.takeChunks(m)
 	}
 }
 
@@ -94,6 +98,7 @@ func (n *simNode) fetch(to int) {
 	if len(wants) > 0 {
 		n.sim.send(simMsg{from: n.id, to: to, kind: simWants, wants: wants})
 	}
+	n.fetchChunks(to)
 }
 
 // announce is called in the turn that made blocks durable: it sends them, with what each peer may read.

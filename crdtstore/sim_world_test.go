@@ -126,6 +126,10 @@ func (s *sim) ops(n *simNode) []Op {
 			if s.has(faultBig) {
 				op.Value = append(op.Value, make([]byte, 33<<10)...)
 			}
+		case 6:
+			if s.has(faultBig) {
+				op.Value = append(op.Value, make([]byte, simLarge-len(op.Value))...)
+			}
 		}
 		ops = append(ops, op)
 	}
