@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -42,7 +43,7 @@ func (t *turn) writeFeed() error {
 	if fault.Planted("feed-overflow") {
 		t.feed = t.feed[:min(len(t.feed), 2)]
 	}
-	slices.SortStableFunc(t.feed, func(a, b feedItem) int { return a.version.Compare(b.version) })
+	slices.SortFunc(t.feed, func(a, b feedItem) int { return cmp.Or(a.version.Compare(b.version), cmp.Compare(a.path, b.path)) })
 	c := &t.s.counters
 	c.addFeed(t.rows, t.s.run, t.feed)
 	for n := 0; n < feedPruned && c.feed > c.feedFirst && (c.feed-c.feedFirst >= feedKept || c.feedBytes > t.s.feedMax); n++ {

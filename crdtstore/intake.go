@@ -222,7 +222,8 @@ func (t *turn) merge() error {
 // takeWrites takes the waiting local writes, or, when there are none and many heads, makes a merge block.
 func (t *turn) takeWrites(full bool) error {
 	q := &t.s.queue
-	for len(q.writes) > 0 && (t.size < turnBytes || len(t.local) == 0 && len(t.foreign) == 0) {
+	ripe := t.s.ripe()
+	for ripe && len(q.writes) > 0 && (t.size < turnBytes || len(t.local) == 0 && len(t.foreign) == 0) {
 		req := q.writes[0]
 		if t.size > 0 && t.size+plannedWrite(req) > txnBytes {
 			break
@@ -242,7 +243,7 @@ func (t *turn) takeWrites(full bool) error {
 	if len(t.local) > 0 {
 		return t.publish()
 	}
-	if len(t.dag.heads) > t.s.headLimit && t.policy.Member(t.s.self) && t.policy.Format() <= record.Format && !full {
+	if len(q.writes) == 0 && len(t.dag.heads) > t.s.headLimit && t.policy.Member(t.s.self) && t.policy.Format() <= record.Format && !full {
 		return t.publishBundle(nil)
 	}
 	return nil
@@ -250,11 +251,8 @@ func (t *turn) takeWrites(full bool) error {
 
 func plannedWrite(r *writeRequest) int {
 	n := 400
-	for _, e := range r.entries {
-		n += 1100 + min(len(e), inlineEntry)
-	}
-	for i := range r.ops {
-		n += 800 + len(r.ops[i].Path) + 16*record.MaxSegments/4 + min(len(r.ops[i].Value), inlineEntry)
+	for i := range r.made {
+		n += 800 + 16*len(r.made[i].slot.Tags) + len(r.made[i].Path) + min(len(r.made[i].bytes), inlineEntry)
 	}
 	return n
 }

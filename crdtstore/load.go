@@ -20,7 +20,7 @@ func (s *Store) load() error {
 	if found {
 		err = s.loadIdentity(v, identity)
 	} else {
-		s.dag.Store(&dagState{heads: map[record.Digest]uint64{}, chains: map[chainID]chain{}})
+		s.publish(&dagState{heads: map[record.Digest]uint64{}, chains: map[chainID]chain{}})
 	}
 	if err != nil {
 		return err
@@ -71,8 +71,14 @@ func (s *Store) create() error {
 	}
 	fault.Point("create.after-commit")
 	t.dag.seal()
-	s.dag.Store(t.dag)
+	s.publish(t.dag)
 	return nil
+}
+
+// publish makes this what is known of the DAG, to the owner and to all others.
+func (s *Store) publish(d *dagState) {
+	s.last = d
+	s.dag.Store(d)
 }
 
 // newIncarnation starts a new chain of own blocks.
@@ -106,7 +112,7 @@ func (s *Store) start() error {
 	}
 	fault.Point("start.after-sync")
 	s.committed.Store(s.counters.feed)
-	s.publishStats()
+	s.stats.Store(s.newStats(s.last))
 	return nil
 }
 
@@ -193,7 +199,7 @@ func (s *Store) loadDAG(v view) error {
 		return err
 	}
 	d.seal()
-	s.dag.Store(d)
+	s.publish(d)
 	return nil
 }
 

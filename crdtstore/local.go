@@ -12,14 +12,40 @@ import (
 // maxBundle is how many bytes of writes go into one bundle: a block minus its links, signature and frame.
 const maxBundle = record.MaxBlock - record.MaxLinks*44 - 1024
 
-// writeRequest is a caller waiting for its write.
+// writeRequest is a caller waiting for its write. What the rows have no say in, the caller's goroutine has done.
 type writeRequest struct {
-	ops     []Op
-	relay   *record.Write // signed by a client, in place of ops
-	entries [][]byte      // of relay
-	done    chan writeResult
-	chunks  *chunks    // where pins are held until the answer
-	pins    []chunkRef // of large values
+	ops    []Op
+	relay  *record.Write // signed by a client, in place of ops
+	made   []madeEntry   // one for each slot
+	done   chan writeResult
+	chunks *chunks    // where pins are held until the answer
+	pins   []chunkRef // of large values
+}
+
+// madeEntry is an entry of a local write and its slot.
+type madeEntry struct {
+	*record.Entry
+	bytes []byte
+	slot  record.Slot
+}
+
+// request checks operations and makes their entries.
+func (s *Store) request(ops []Op) (*writeRequest, error) {
+	if err := checkOps(ops); err != nil {
+		return nil, err
+	}
+	req := &writeRequest{ops: ops, made: make([]madeEntry, len(ops)), done: make(chan writeResult, 1)}
+	for i := range ops {
+		e, err := s.entry(&ops[i])
+		if err != nil {
+			return nil, err
+		}
+		req.made[i] = madeEntry{e, e.Encode(), record.Slot{Entry: e.ID(), Tags: s.network.Tags(e.Path)}}
+		if u := ops[i].Upload; u != nil {
+			req.pins = append(req.pins, u.pins...)
+		}
+	}
+	return req, nil
 }
 
 // answer ends the request. Its chunks are used by slots now, or not needed.
@@ -41,7 +67,6 @@ type localWrite struct {
 	write   *record.Write
 	version record.Version
 	size    int // bytes in the bundle
-	entries []record.OutgoingEntry
 }
 
 // put judges a local write and takes its slots: rights and preconditions by what the agent shows at this moment, each
@@ -64,11 +89,10 @@ func (t *turn) put(req *writeRequest) error {
 	paths := make([]*pathState, len(req.ops))
 	for i := range req.ops {
 		op := &req.ops[i]
-		tags := t.s.network.Tags(op.Path)
-		if !t.policy.MayWrite(t.s.self, tags) {
+		if !t.policy.MayWrite(t.s.self, req.made[i].slot.Tags) {
 			return fmt.Errorf("write %s: %w", op.Path, ErrDenied)
 		}
-		p, top, err := t.top(tags[len(tags)-1], rules)
+		p, top, err := t.top(req.made[i].slot.PathKey(), rules)
 		if err != nil {
 			return err
 		}
@@ -82,7 +106,11 @@ func (t *turn) put(req *writeRequest) error {
 		}
 		paths[i] = p
 	}
-	return t.take(req, hlc, paths)
+	w := &record.Write{Author: t.s.self, HLC: hlc, Slots: make([]record.Slot, len(req.made))}
+	for i := range req.made {
+		w.Slots[i] = req.made[i].slot
+	}
+	return t.add(req, w, paths)
 }
 
 // top loads a path and gives its highest allowed and due slot.
@@ -143,42 +171,22 @@ func (t *turn) precondition(op *Op, p *pathState, r *rules) error {
 	return nil
 }
 
-// take makes the entries and the write of a request.
-func (t *turn) take(req *writeRequest, hlc record.HLC, paths []*pathState) error {
-	w := &record.Write{Author: t.s.self, HLC: hlc, Slots: make([]record.Slot, len(req.ops))}
-	l := &localWrite{req: req, write: w, entries: make([]record.OutgoingEntry, len(req.ops))}
-	for i := range req.ops {
-		e, err := t.s.entry(&req.ops[i])
-		if err != nil {
-			return err
-		}
-		tags := t.s.network.Tags(e.Path)
-		w.Slots[i] = record.Slot{Entry: e.ID(), Tags: tags}
-		l.entries[i] = record.OutgoingEntry{Tags: tags, Bytes: e.Encode()}
-	}
-	return t.add(l, paths)
-}
-
 // add puts the slots of a local write where they belong.
-func (t *turn) add(l *localWrite, paths []*pathState) error {
-	w := l.write
-	l.size = len(w.Append(nil))
+func (t *turn) add(req *writeRequest, w *record.Write, paths []*pathState) error {
+	l := &localWrite{req: req, write: w, size: len(w.Append(nil))}
 	if l.size > maxBundle {
 		return fmt.Errorf("%w: the write is %d bytes without its values, a block holds %d; use fewer or shorter paths",
 			ErrTooLarge, l.size, maxBundle)
 	}
 	l.version = record.Version{HLC: w.HLC, Write: w.ID()}
 	t.size += l.size
-	t.plan(w.Slots, func(i int) []byte { return l.entries[i].Bytes })
+	t.plan(w.Slots, func(i int) []byte { return req.made[i].bytes })
 	for i := range w.Slots {
 		s := &slot{version: l.version, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, own: true, changed: true}
 		s.version.Index = uint16(i)
-		e, err := record.ParseEntry(l.entries[i].Bytes)
-		if err != nil {
-			return err // only a bug gets here: the entry was made or checked before
-		}
-		s.describe(e, e.Size())
-		t.keep(s, l.entries[i].Bytes, false)
+		e := &req.made[i]
+		s.describe(e.Entry, e.Size())
+		t.keep(s, e.bytes, false)
 		paths[i].insert(s)
 	}
 	t.local = append(t.local, l)
@@ -237,7 +245,9 @@ func (t *turn) publishBundle(writes []*localWrite) error {
 	var entries []record.OutgoingEntry
 	for _, l := range writes {
 		b.Writes = append(b.Writes, l.write)
-		entries = append(entries, l.entries...)
+		for i := range l.req.made {
+			entries = append(entries, record.OutgoingEntry{Tags: l.write.Slots[i].Tags, Bytes: l.req.made[i].bytes})
+		}
 	}
 	b.Sign(t.s.key, t.s.network, t.dag.sortedHeads())
 	block, err := t.s.engine.put(b.Encode())
@@ -295,14 +305,9 @@ func (t *turn) takeBack(cause error) error {
 // *record.PathError, ErrTooLarge, ErrNoPolicy, ErrFormat, ErrDenied, ErrNotFound, ErrPrecondition, ErrDiskFull, ErrClosed. If ctx
 // ends first the write may or may not have happened.
 func (s *Store) Write(ctx context.Context, ops []Op) (record.Version, error) {
-	if err := checkOps(ops); err != nil {
+	req, err := s.request(ops)
+	if err != nil {
 		return record.Version{}, err
-	}
-	req := &writeRequest{ops: ops, done: make(chan writeResult, 1)}
-	for i := range ops {
-		if u := ops[i].Upload; u != nil {
-			req.pins = append(req.pins, u.pins...)
-		}
 	}
 	return s.write(ctx, req)
 }

@@ -113,6 +113,9 @@ func fingerprint(texts []*acl.Signed) [32]byte {
 // switchPolicy is a turn of its own: one small commit, after which every read judges by the new policy. The rows are
 // put right by later turns.
 func (s *Store) switchPolicy(req *policyRequest) error {
+	if err := s.conclude(); err != nil { // turns and policies are told in their order
+		return err
+	}
 	for i, p := range s.texts {
 		if p.Hash == req.signed.Hash {
 			return s.addSignatures(i, req)
@@ -155,7 +158,7 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	}
 	s.enforce(acl.Compile(s.network, in, all))
 	s.committed.Store(c.feed)
-	s.publishStats()
+	s.stats.Store(s.newStats(s.last))
 	s.ring()
 	if in == nil {
 		req.done <- fmt.Errorf("%w: serial %d is older than %d, which was in force when this host joined", ErrPolicy,

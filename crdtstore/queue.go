@@ -50,8 +50,9 @@ type queue struct {
 	writes   []*writeRequest
 }
 
-func (q *queue) empty() bool {
-	return len(q.policies)+len(q.clocks)+len(q.ingests)+len(q.answers)+len(q.chunks)+len(q.writes) == 0
+// others tells whether anything but local writes waits.
+func (q *queue) others() bool {
+	return len(q.policies)+len(q.clocks)+len(q.ingests)+len(q.answers)+len(q.chunks) > 0
 }
 
 func (q *queue) add(r any) {

@@ -13,16 +13,16 @@ import (
 // what this agent shows, or is dated too far ahead: ask HLCFor and sign again. A write that is held already is a
 // success. The chunks of large values must be here, held by Uploads.
 func (s *Store) Relay(ctx context.Context, w *record.Write, entries [][]byte) (record.Version, error) {
-	pins, err := s.checkRelay(w, entries)
+	req, err := s.relayRequest(w, entries)
 	if err != nil {
 		return record.Version{}, err
 	}
-	return s.write(ctx, &writeRequest{relay: w, entries: entries, done: make(chan writeResult, 1), pins: pins})
+	return s.write(ctx, req)
 }
 
-// checkRelay holds what can be said of a client's write without the rows, and gives the chunks that it needs.
-func (s *Store) checkRelay(w *record.Write, entries [][]byte) (chunks []chunkRef, err error) {
-	bad := func(format string, args ...any) ([]chunkRef, error) {
+// relayRequest holds what can be said of a client's write without the rows.
+func (s *Store) relayRequest(w *record.Write, entries [][]byte) (*writeRequest, error) {
+	bad := func(format string, args ...any) (*writeRequest, error) {
 		return nil, fmt.Errorf("%w: %s", record.ErrFormat, fmt.Sprintf(format, args...))
 	}
 	// What goes into a block must parse there.
@@ -34,7 +34,7 @@ func (s *Store) checkRelay(w *record.Write, entries [][]byte) (chunks []chunkRef
 	if len(entries) != len(w.Slots) {
 		return bad("%d entries for %d slots", len(entries), len(w.Slots))
 	}
-	total := 0
+	req, total := &writeRequest{relay: w, made: make([]madeEntry, len(entries)), done: make(chan writeResult, 1)}, 0
 	for i, data := range entries {
 		e, err := record.ParseEntry(data)
 		if err != nil {
@@ -53,9 +53,10 @@ func (s *Store) checkRelay(w *record.Write, entries [][]byte) (chunks []chunkRef
 				return bad("chunk %s of entry %d is not here", ref.id, i)
 			}
 		}
-		chunks = append(chunks, refs...)
+		req.pins = append(req.pins, refs...)
+		req.made[i] = madeEntry{e, data, w.Slots[i]}
 	}
-	return chunks, nil
+	return req, nil
 }
 
 // HLCFor gives the time to sign a write of these paths with: above everything that this agent knows of them.
@@ -113,9 +114,5 @@ func (t *turn) relay(req *writeRequest) error {
 		}
 		paths[i] = p
 	}
-	l := &localWrite{req: req, write: w, entries: make([]record.OutgoingEntry, len(w.Slots))}
-	for i, data := range req.entries {
-		l.entries[i] = record.OutgoingEntry{Tags: w.Slots[i].Tags, Bytes: data}
-	}
-	return t.add(l, paths)
+	return t.add(req, w, paths)
 }

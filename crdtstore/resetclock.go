@@ -32,6 +32,9 @@ func (s *Store) ResetClock(ctx context.Context) (time.Duration, error) {
 
 // resetClock is a turn of its own, like a policy switch. All paths are judged anew, because what was due is no longer.
 func (s *Store) resetClock(req *clockRequest) error {
+	if err := s.conclude(); err != nil {
+		return err
+	}
 	now, _ := s.clock.Now()
 	wall, ahead := now.UnixMilli(), time.Duration(s.tick()-now.UnixMilli())*time.Millisecond
 	if ahead < time.Second {
@@ -57,7 +60,7 @@ func (s *Store) resetClock(req *clockRequest) error {
 	s.wants.forgetTimes()
 	s.force.Store(&inForce{s.Policy(), c.generation})
 	s.committed.Store(c.feed)
-	s.publishStats()
+	s.stats.Store(s.newStats(s.last))
 	s.ring()
 	s.log.Warn("agent time was set back to the clock of this host", "by", ahead)
 	req.done <- clockResult{back: ahead}

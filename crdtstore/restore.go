@@ -369,5 +369,5 @@ func (s *Store) catchUp() error {
 			return err
 		}
 	}
-	return nil
+	return s.conclude()
 }

@@ -14,26 +14,26 @@ import (
 // simLarge is the size of a large value: a chunk that begins with the value's mark, and an end that all of them share.
 const simLarge = record.ChunkSize + 4096
 
-// upload stores the large values of ops as a client's upload does. False: the power failed.
-func (n *simNode) upload(req *writeRequest) bool {
-	for i := range req.ops {
-		op := &req.ops[i]
+// upload stores the large values of ops as a client's upload does, and gives what it pinned. False: the power failed.
+func (n *simNode) upload(ops []Op) (pins []chunkRef, ok bool) {
+	for i := range ops {
+		op := &ops[i]
 		if len(op.Value) <= record.MaxInlineValue {
 			continue
 		}
 		u, err := n.store.Upload(context.Background(), op.Path, bytes.NewReader(op.Value))
 		if errors.Is(err, errPower) {
-			return false
+			return nil, false
 		}
 		if err != nil {
 			n.sim.failf("%s: upload: %v", n.name, err)
 		}
 		op.Value, op.Upload = nil, u
-		req.pins = append(req.pins, u.pins...)
+		pins = append(pins, u.pins...)
 		n.store.chunks.pin(u.pins)
 		u.Close()
 	}
-	return true
+	return pins, true
 }
 
 // tend does the file work that a turn left behind. False: the power failed.

@@ -86,14 +86,14 @@ func (n *simNode) relay(r *simRelay) {
 	if n.store == nil {
 		return
 	}
-	if _, err := n.store.checkRelay(r.write, r.entries); err != nil {
+	req, err := n.store.relayRequest(r.write, r.entries)
+	if err != nil {
 		n.sim.failf("%s: relay: %v", n.name, err)
 	}
 	r.given++
 	for _, op := range r.ops {
 		n.handed[string(op.Value)] = true
 	}
-	w := &simWrite{r.author, r.ops, r, make(chan writeResult, 1)}
-	n.writes = append(n.writes, w)
-	n.store.queue.add(&writeRequest{relay: r.write, entries: r.entries, done: w.done})
+	n.writes = append(n.writes, &simWrite{r.author, r.ops, r, req.done})
+	n.store.queue.add(req)
 }

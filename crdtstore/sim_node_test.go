@@ -154,7 +154,7 @@ func (n *simNode) drive() {
 	}
 	n.before, n.beforeGen = n.last, n.lastGen
 	for turns := 0; ; turns++ {
-		if err := died(s.step); err != nil {
+		if err := died(func() error { return n.step(turns) }); err != nil {
 			if !errors.Is(err, errPower) {
 				n.sim.failf("%s: a turn failed: %v", n.name, err)
 			}
@@ -174,6 +174,21 @@ func (n *simNode) drive() {
 		}
 	}
 	n.collect()
+}
+
+// step makes a turn, sometimes of one write although more wait, and concludes it, or leaves it open beside the next one.
+func (n *simNode) step(turn int) error {
+	s, choice := n.store, turn+int(n.boots)
+	var wait []*writeRequest
+	if w := s.queue.writes; len(w) > 1 && choice%2 == 0 {
+		s.queue.writes, wait = w[:1:1], w[1:]
+	}
+	err := s.step()
+	s.queue.writes = append(s.queue.writes, wait...)
+	if err != nil || s.busy() && choice%3 != 0 {
+		return err
+	}
+	return s.conclude()
 }
 
 // collect reads the answers to what the host was asked.
@@ -318,15 +333,18 @@ func (n *simNode) put(ops []Op) {
 	if n.store == nil {
 		return
 	}
-	req := &writeRequest{ops: slices.Clone(ops), chunks: n.store.chunks, done: make(chan writeResult, 1)}
-	if !n.upload(req) {
+	taken := slices.Clone(ops)
+	pins, ok := n.upload(taken)
+	if !ok {
 		n.crash()
 		return
 	}
-	if checkOps(req.ops) != nil {
-		n.store.chunks.unpin(req.pins)
+	req, err := n.store.request(taken)
+	if err != nil {
+		n.store.chunks.unpin(pins)
 		return
 	}
+	req.chunks, req.pins = n.store.chunks, pins
 	for _, op := range ops {
 		if !op.Delete {
 			asked := simAsked{n.id, op.Path}

@@ -11,7 +11,7 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// step is one turn: it takes what is ready, commits it at one go, and only then tells anybody. An error means that the
+// step is one turn: it takes what is ready and commits it at one go; conclude.go does the rest. An error means that the
 // store is as it was before the turn, and that the process must start anew.
 func (s *Store) step() error {
 	if len(s.queue.policies) > 0 {
@@ -40,8 +40,23 @@ func (s *Store) step() error {
 	if err := t.commit(); err != nil {
 		return err
 	}
-	t.tell(ended)
-	return nil
+	t.tellAges()
+	s.last = t.dag
+	return s.leave(&openTurn{
+		sync: s.syncs(t), dag: t.dag, stats: s.newStats(t.dag), feed: s.counters.feed, shown: len(t.feed) > 0,
+		local: t.local, repeats: t.repeats, ended: ended, out: t.out,
+	})
+}
+
+// syncs tells whether a turn must be on disk before anybody hears of it: one that made writes, or the first for a while.
+func (s *Store) syncs(t *turn) bool {
+	_, mono := s.clock.Now()
+	own := len(t.local) > 0 || len(t.out) > 0 || len(t.repeats) > 0 && !fault.Planted("repeat-unsynced")
+	if (!own || fault.Planted("acknowledge-unsynced")) && mono-s.lastSync < syncWithin {
+		return false
+	}
+	s.unsynced, s.lastSync = false, mono
+	return true
 }
 
 // ended lists the requests that this turn finishes.
@@ -119,7 +134,7 @@ func (t *turn) commit() error {
 		t.rows.delete(key('x'))
 	}
 	if fault.Planted("acknowledge-first") {
-		t.acknowledge()
+		acknowledge(t.local, t.repeats)
 	}
 	if err := t.plantedCommit(); err != nil {
 		return err
@@ -131,16 +146,6 @@ func (t *turn) commit() error {
 	fault.Point("turn.after-commit")
 	t.useChunks()
 	s.unsynced = true
-	_, mono := s.clock.Now()
-	told := len(t.local) > 0 || len(t.out) > 0 || len(t.repeats) > 0 && !fault.Planted("repeat-unsynced")
-	if told && !fault.Planted("acknowledge-unsynced") || mono-s.lastSync >= syncWithin {
-		if err := s.kv.Sync(); err != nil {
-			return err
-		}
-		fault.Point("turn.after-sync")
-		s.unsynced, s.lastSync = false, mono
-		s.noteSynced(s.counters.feed)
-	}
 	return nil
 }
 
@@ -185,54 +190,20 @@ func (t *turn) storeSpilled() (bool, error) {
 	return true, nil
 }
 
-// tell is step 5: only now is anybody told.
-func (t *turn) tell(done ended) {
-	s := t.s
-	t.dag.seal()
-	s.dag.Store(t.dag)
-	s.publishStats()
-	fault.Point("turn.before-acknowledge")
-	if !fault.Planted("acknowledge-first") {
-		t.acknowledge()
+// tellAges says how old the writes of others were when they were committed.
+func (t *turn) tellAges() {
+	if t.s.onForeign == nil {
+		return
 	}
-	fault.Point("turn.after-acknowledge")
-	for _, r := range done.ingests {
-		r.finish(nil)
-	}
-	for _, r := range done.answers {
-		r.done <- r.result
-	}
-	if len(t.out) > 0 && s.onCommit != nil {
-		s.onCommit(t.out)
-		fault.Point("turn.after-publish")
-	}
-	if s.onForeign != nil {
-		for _, b := range t.foreign {
-			if len(b.Writes) > 0 {
-				s.onForeign(time.Duration(t.now-b.Writes[0].HLC.Milli()) * time.Millisecond)
-			}
+	for _, b := range t.foreign {
+		if len(b.Writes) > 0 {
+			t.s.onForeign(time.Duration(t.now-b.Writes[0].HLC.Milli()) * time.Millisecond)
 		}
 	}
-	s.committed.Store(s.counters.feed)
-	if len(t.feed) > 0 {
-		s.ring()
-	}
-	if s.wants.rung() && s.onWants != nil {
-		s.onWants()
-	}
 }
 
-func (t *turn) acknowledge() {
-	for _, l := range t.local {
-		l.req.answer(writeResult{version: l.version})
-	}
-	for _, r := range t.repeats {
-		r.req.answer(writeResult{version: r.version})
-	}
-}
-
-func (s *Store) publishStats() {
-	d := s.dag.Load()
+// newStats gives the counters as they are now, for a DAG that may not be sealed yet.
+func (s *Store) newStats(d *dagState) *Stats {
 	st := &Stats{
 		Entries: int64(s.counters.entries), ViewDigest: s.counters.viewDigest, BlockDigest: d.digest,
 		Blocks: int64(s.counters.blocks), Heads: len(d.heads), Parked: len(s.parked.blocks),
@@ -241,13 +212,13 @@ func (s *Store) publishStats() {
 	if p := s.Policy(); p != nil {
 		st.Serial, st.PolicyHash = p.Serial(), p.Hash()
 	}
-	s.stats.Store(st)
+	return st
 }
 
 // checkOwn is the block rule for blocks that go-ds-crdt made of our own bundles.
 func (s *Store) checkOwn(b *record.Block) error {
 	if b.Bundle == nil {
-		if len(s.dag.Load().heads) > 0 {
+		if len(s.last.heads) > 0 {
 			return errors.New("a second genesis block")
 		}
 		_, err := record.ParseGenesisBlock(b.Raw, s.network, 0)

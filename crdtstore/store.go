@@ -43,7 +43,7 @@ type Options struct {
 	Rand  io.Reader    // optional: salts, incarnations
 	Log   *slog.Logger // optional
 
-	// Callbacks. They are called by the goroutine that owns the store, so they must not block and not call back.
+	// Callbacks. They are called between two turns, so they must not block and not call back.
 	OnCommit  func([]record.Outgoing)    // optional: own blocks that are durable
 	OnPolicy  func()                     // optional: another policy came into force
 	OnForeign func(age time.Duration)    // optional: a block of another agent was committed; age is since its first write, by both clocks
@@ -96,15 +96,25 @@ type Store struct {
 	unreadyAt map[record.Tag]map[record.ID]bool
 	texts     []*acl.Signed
 	queue     queue
-	wake      int64 // agent time at which a row t falls due, 0: none known
-	minute    int64 // agent time of the last look at old unready writes
-	headLimit int   // heads above which a merge block is made; random per agent
+	wake      int64     // agent time at which a row t falls due, 0: none known
+	minute    int64     // agent time of the last look at old unready writes
+	headLimit int       // heads above which a merge block is made; random per agent
+	last      *dagState // after the last turn, told or not
 	unsynced  bool
 	lastSync  time.Duration
 	postponed []record.Tag // paths of writes that are ready, but did not fit into the turn
 	turn      *turn
 	full      bool              // the reserve of free disk is used up
 	carried   map[chunkRef]bool // chunks that are here while a store is built of a damaged one or a backup, else nil
+
+	// Shared with the goroutine that concludes turns.
+	openMu     sync.Mutex
+	open       []*openTurn   // committed, not told yet
+	left       chan struct{} // rung when there are some
+	syncing    atomic.Int32  // how many of them go to disk
+	told       chan struct{} // rung when there are none of those any more
+	concluding sync.Mutex
+	broken     error // a sync failed
 
 	// Shared with readers.
 	force      atomic.Pointer[inForce]
@@ -134,7 +144,7 @@ func Open(o Options) (*Store, error) {
 		onPolicy: o.OnPolicy, onForeign: o.OnForeign, onWants: o.OnWants, alarmFn: o.Alarm, kv: o.kv,
 		feedMax: cmp.Or(o.feedBytes, feedBytesKept),
 		floor:   &acl.Signed{Serial: o.MinSerial, Hash: o.MinHash},
-		inbox:   make(chan any, 256), stopped: make(chan struct{}),
+		inbox:   make(chan any, 256), stopped: make(chan struct{}), left: make(chan struct{}, 1), told: make(chan struct{}, 1),
 		index: newPathIndex(), parked: newParking(), early: newEarlyEntries(), wants: newWants(),
 		unready: make(map[record.ID]*unreadyWrite), unreadyAt: make(map[record.Tag]map[record.ID]bool),
 		bells: make(map[chan struct{}]struct{}), uploads: make(chan struct{}, uploadsAtOnce),
@@ -150,6 +160,8 @@ func Open(o Options) (*Store, error) {
 	}
 	if s.rand == nil {
 		s.rand = rand.Reader
+	} else {
+		s.rand = &sharedReader{r: s.rand}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -172,6 +184,18 @@ func Open(o Options) (*Store, error) {
 		return nil, errors.Join(err, s.closeAll())
 	}
 	return s, nil
+}
+
+// sharedReader lets several goroutines read, as the system's source of randomness does by itself.
+type sharedReader struct {
+	mu sync.Mutex
+	r  io.Reader
+}
+
+func (s *sharedReader) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.r.Read(b)
 }
 
 // tryOpen opens the rows in dir and reads them. After an error nothing is open.
@@ -235,23 +259,34 @@ func (s *Store) Run(ctx context.Context) error {
 			s.log.Error("path index not filled", "error", err)
 		}
 	}()
-	for {
-		if err := s.wait(ctx); err != nil {
-			s.queue.fail(ErrClosed)
-			s.failInbox()
-			if rot := context.Cause(ctx); errors.Is(rot, ErrCorrupt) {
-				s.markDamaged(rot)
-				return rot
-			}
-			return nil
-		}
+	end, concluded := make(chan struct{}), make(chan error, 1)
+	go func() {
+		err := s.concludeAll(end)
+		rotten(err)
+		concluded <- err
+	}()
+	err := s.turns(ctx)
+	close(end)
+	err = cmp.Or(<-concluded, err)
+	if rot := context.Cause(ctx); err == nil && errors.Is(rot, ErrCorrupt) {
+		err = rot
+	}
+	if err != nil {
+		s.markDamaged(err)
+	}
+	s.queue.fail(cmp.Or(err, ErrClosed))
+	s.failInbox()
+	return err
+}
+
+// turns makes turns until ctx ends or one fails.
+func (s *Store) turns(ctx context.Context) error {
+	for s.wait(ctx) == nil {
 		if err := s.step(); err != nil {
-			s.markDamaged(err)
-			s.queue.fail(err)
-			s.failInbox()
 			return err
 		}
 	}
+	return nil
 }
 
 // wait collects requests. It returns at once when there is work left over, else when some comes or falls due.
@@ -265,20 +300,24 @@ func (s *Store) wait(ctx context.Context) error {
 	}
 	timer := time.NewTimer(s.idle())
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case r := <-s.inbox:
-		s.queue.add(r)
-		s.drain()
-	case <-timer.C:
+	for !s.busy() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case r := <-s.inbox:
+			s.queue.add(r)
+			s.drain()
+		case <-s.told: // writes that came meanwhile are ripe now
+		case <-timer.C:
+			return nil
+		}
 	}
 	return nil
 }
 
 // busy tells whether there is work left over from the last turn.
 func (s *Store) busy() bool {
-	return !s.queue.empty() || s.counters.judged != s.counters.generation || len(s.postponed) > 0
+	return s.queue.others() || s.ripe() || s.counters.judged != s.counters.generation || len(s.postponed) > 0
 }
 
 // idle is how long the owner may sleep if nobody wants anything.
@@ -329,7 +368,7 @@ func (s *Store) send(ctx context.Context, r any) error {
 }
 
 // await waits for the owner's answer. Once the owner has a request it always answers it, so after ctx ended the
-// outcome is unknown to the caller, not lost.
+// openTurn is unknown to the caller, not lost.
 func await[T any](ctx context.Context, s *Store, done <-chan T) (v T, err error) {
 	select {
 	case v = <-done:

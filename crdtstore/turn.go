@@ -50,7 +50,7 @@ type turn struct {
 func (s *Store) newTurn() *turn {
 	return &turn{
 		s: s, view: s.kv.View(), now: s.tick(), policy: s.Policy(),
-		paths: make(map[record.Tag]*pathState), blind: make(map[record.Tag][]*slot), dag: s.dag.Load().clone(),
+		paths: make(map[record.Tag]*pathState), blind: make(map[record.Tag][]*slot), dag: s.last.clone(),
 		fresh: make(map[record.Digest]*record.Block), rows: newRows(), spill: make(map[record.ID][]byte),
 	}
 }
