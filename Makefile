@@ -57,7 +57,7 @@ faults: ## tests of the tests: planted faults must be found, dying at any named 
 	$(GO) test -timeout 30m -tags faults -run 'Failpoints' -v ./test/e2e
 
 bench: ## one table of figures beside their goals; BENCH=. runs the packages' own benchmarks that match, too
-	$(GO) run ./test/bench -repeat 3
+	$(GO) run ./test/bench -repeat 5
 	$(if $(BENCH),$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...)
 
 build: ## bin/syncagent, static

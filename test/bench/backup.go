@@ -16,9 +16,9 @@ import (
 // backupFigures are of copies for bad days.
 func backupFigures() []figure {
 	return []figure{
-		{"backup of 100k keys while writes go on", "2 s", "s", backupTime(100, 4)},
-		{"backup of 100k keys of single puts, same", "2 s", "s", backupTime(1, 512)},
-		{"restore of 100k keys", "", "s", restoreTime},
+		{name: "backup of 100k keys while writes go on", goal: "2 s", unit: "s", measure: backupTime(100, 4)},
+		{name: "backup of 100k keys of single puts, same", goal: "2 s", unit: "s", measure: backupTime(1, 512)},
+		{name: "restore of 100k keys", unit: "s", measure: restoreTime},
 	}
 }
 
@@ -41,7 +41,7 @@ func backupTime(batch, clients int) func(string) (float64, string, error) {
 		if err := n.open(); err != nil {
 			return 0, "", err
 		}
-		if err := n.fill("/put", 100_000, batch, clients); err != nil {
+		if err := n.fill("/put", scaled(100_000), batch, clients); err != nil {
 			return 0, "", err
 		}
 		var b bytes.Buffer
@@ -72,7 +72,7 @@ func restoreTime(dir string) (float64, string, error) {
 	if err := n.open(); err != nil {
 		return 0, "", err
 	}
-	if err := n.fill("/put", 100_000, 100, 4); err != nil {
+	if err := n.fill("/put", scaled(100_000), 100, 4); err != nil {
 		return 0, "", err
 	}
 	var b bytes.Buffer

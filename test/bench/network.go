@@ -16,24 +16,26 @@ import (
 // networkFigures are of agents without their API in this process.
 func networkFigures() []figure {
 	fs := []figure{
-		{"catch-up, 10k single puts", "0.7 s, stretch 0.4 s", "s", catchUp(10_000, 1, 0)},
-		{"catch-up, 100k in batches of 100", "0.8 s, stretch 0.4 s", "s", catchUp(100_000, 100, 0)},
-		{"catch-up, 1k single puts, 20 ms RTT", "0.12 s", "s", catchUp(1000, 1, 20*time.Millisecond)},
-		{"catch-up, 10k single puts, 20 ms RTT", "", "s", catchUp(10_000, 1, 20*time.Millisecond)},
-		{"catch-up, 100k in batches of 100, 20 ms RTT", "", "s", catchUp(100_000, 100, 20*time.Millisecond)},
-		{"heal after a cut, 1k + 1k writes", "0.3 s after reconnect", "s", heal(1000)},
-		{"heal after a cut, 10k + 10k writes", "0.3 s after reconnect", "s", heal(10_000)},
-		{"idle traffic of a pair, 100k keys", "100 B/s", "B/s", idle},
+		{name: "catch-up, 10k single puts", goal: "0.7 s, stretch 0.4 s", unit: "s", measure: catchUp(10_000, 1, 0)},
+		{name: "catch-up, 100k single puts", unit: "s", measure: catchUp(100_000, 1, 0), long: true},
+		{name: "catch-up, 100k in batches of 100", goal: "0.8 s, stretch 0.4 s", unit: "s", measure: catchUp(100_000, 100, 0)},
+		{name: "catch-up, 1k single puts, 20 ms RTT", goal: "0.12 s", unit: "s", measure: catchUp(1000, 1, 20*time.Millisecond)},
+		{name: "catch-up, 10k single puts, 20 ms RTT", unit: "s", measure: catchUp(10_000, 1, 20*time.Millisecond)},
+		{name: "catch-up, 100k in batches of 100, 20 ms RTT", unit: "s", measure: catchUp(100_000, 100, 20*time.Millisecond)},
+		{name: "heal after a cut, 1k + 1k writes", goal: "0.3 s after reconnect", unit: "s", measure: heal(1000, 1)},
+		{name: "heal after a cut, 10k + 10k writes", goal: "0.3 s after reconnect", unit: "s", measure: heal(10_000, 1)},
+		{name: "heal after a cut, 10k + 10k writes by 64 clients", goal: "0.3 s after reconnect", unit: "s", measure: heal(10_000, 64)},
+		{name: "idle traffic of a pair, 100k keys", goal: "100 B/s", unit: "B/s", measure: idle},
+		{name: "bytes on the wire per put, 2 agents, 20 puts/s", unit: "B", measure: wire(20)},
+		{name: "bytes on the wire per put, 2 agents, 5000 puts/s", unit: "B", measure: wire(5000)},
 	}
 	goals := map[[2]int]string{
 		{5, 20}: "0.9 / 1.5 ms", {5, 500}: "0.9 / 1.5 ms", {5, 5000}: "5 / 15 ms, none lost", {20, 20}: "2.5 / 8 ms",
 	}
 	for _, agents := range []int{2, 5, 10, 20} {
 		for _, rate := range []int{20, 500, 5000} {
-			if agents < 20 || rate == 20 {
-				name := fmt.Sprintf("propagation p50, %d agents, %d puts/s", agents, rate)
-				fs = append(fs, figure{name, goals[[2]int{agents, rate}], "s", propagate(agents, rate)})
-			}
+			name := fmt.Sprintf("propagation p50 / p99, %d agents, %d puts/s", agents, rate)
+			fs = append(fs, figure{name: name, goal: goals[[2]int{agents, rate}], unit: "s", measure: propagate(agents, rate)})
 		}
 	}
 	return fs
@@ -47,7 +49,7 @@ func catchUp(count, batch int, rtt time.Duration) func(string) (float64, string,
 		if err := errors.Join(a.open(), b.open()); err != nil {
 			return 0, "", err
 		}
-		if err := a.fill("/put", count, batch, 1); err != nil {
+		if err := a.fill("/put", scaled(count), batch, 1); err != nil {
 			return 0, "", err
 		}
 		if err := a.connect(); err != nil {
@@ -83,7 +85,7 @@ func catchUp(count, batch int, rtt time.Duration) func(string) (float64, string,
 }
 
 // heal is from the end of a cut until both sides are equal. The note says when they were connected.
-func heal(writes int) func(string) (float64, string, error) {
+func heal(writes, clients int) func(string) (float64, string, error) {
 	return func(dir string) (took float64, note string, err error) {
 		f := newFleet(dir, 2)
 		if err := f.start(); err != nil {
@@ -93,7 +95,7 @@ func heal(writes int) func(string) (float64, string, error) {
 			n.net.Pause()
 		}
 		for i, n := range f.nodes {
-			if err := n.fill(fmt.Sprintf("/%d", i), writes, 1, 1); err != nil {
+			if err := n.fill(fmt.Sprintf("/%d", i), scaled(writes), 1, clients); err != nil {
 				return 0, "", err
 			}
 		}
@@ -120,7 +122,7 @@ func idle(dir string) (float64, string, error) {
 	if err := f.start(); err != nil {
 		return 0, "", err
 	}
-	if err := f.nodes[0].fill("/put", 100_000, 100, 4); err != nil {
+	if err := f.nodes[0].fill("/put", scaled(100_000), 100, 4); err != nil {
 		return 0, "", err
 	}
 	if err := wait(f.equal); err != nil {
@@ -128,10 +130,32 @@ func idle(dir string) (float64, string, error) {
 	}
 	time.Sleep(5 * time.Second)
 	before := f.nodes[0].counter("syncagent_peer_received_bytes_total")
-	const rest = 20 * time.Second
+	rest := time.Duration(20 * *scale * float64(time.Second))
 	time.Sleep(rest)
 	bytes := f.nodes[0].counter("syncagent_peer_received_bytes_total") - before
 	return bytes / rest.Seconds(), "payload that one of them got", f.stop()
+}
+
+// wire is what an agent gets from its peer for each put of that one, in frames and messages, until it shows all of them.
+func wire(rate int) func(string) (float64, string, error) {
+	return func(dir string) (float64, string, error) {
+		f := newFleet(dir, 2)
+		if err := f.start(); err != nil {
+			return 0, "", err
+		}
+		if err := wait(f.equal); err != nil {
+			return 0, "", err
+		}
+		a, b := f.nodes[0], f.nodes[1]
+		before := b.counter("syncagent_peer_received_bytes_total")
+		count := scaled(max(5*rate, 100))
+		w := watchAll(f, count)
+		(&fleet{nodes: []*node{a}}).putAtRate(w, count, rate)
+		lost := w.await(10 * time.Second)
+		w.stop()
+		bytes := b.counter("syncagent_peer_received_bytes_total") - before
+		return bytes / float64(count), fmt.Sprintf("payload, values of 100 bytes, %d lost", lost), f.stop()
+	}
 }
 
 // counter reads a metric.
@@ -156,7 +180,7 @@ func propagate(agents, rate int) func(string) (float64, string, error) {
 			return 0, "", err
 		}
 		time.Sleep(2 * time.Second) // gossip's links form
-		count := min(max(rate*2, 100), 10_000)
+		count := scaled(min(max(rate*2, 200), 10_000))
 		w := watchAll(f, count)
 		lost := 0
 		err = profiled(func() error {
@@ -168,10 +192,9 @@ func propagate(agents, rate int) func(string) (float64, string, error) {
 		if len(delays) == 0 {
 			return 0, "", errors.Join(err, f.stop(), errors.New("nothing arrived"))
 		}
-		slices.Sort(delays)
-		note = fmt.Sprintf("p99 %s, longest %s, %d lost", delays[len(delays)*99/100].Round(10*time.Microsecond),
-			delays[len(delays)-1].Round(time.Millisecond), lost)
-		return delays[len(delays)/2].Seconds(), note, errors.Join(err, f.stop())
+		p50 = percentiles(delays)
+		note = fmt.Sprintf("longest %s, %d lost", delays[len(delays)-1].Round(time.Millisecond), lost)
+		return p50, note, errors.Join(err, f.stop())
 	}
 }
 

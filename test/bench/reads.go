@@ -20,10 +20,10 @@ import (
 // readFigures are of reading what is there, with client and agent on the same CPUs.
 func readFigures() []figure {
 	return []figure{
-		{"read in process, 10k keys, 2 readers", "200k", "/s", readStore(10_000)},
-		{"read in process, 100k keys, 2 readers", "", "/s", readStore(100_000)},
-		{"read by raw GET, 10k keys, 16 clients", "10k, stretch 20k", "/s", readAPI((*host).rawGet)},
-		{"read by Connect Get, 10k keys, 16 clients", "10k, stretch 20k", "/s", readAPI((*host).connectGet)},
+		{name: "read in process, 10k keys, 2 readers", goal: "200k", unit: "/s", measure: readStore(10_000)},
+		{name: "read in process, 100k keys, 2 readers", unit: "/s", measure: readStore(100_000)},
+		{name: "read by raw GET, 10k keys, 16 clients", goal: "10k, stretch 20k", unit: "/s", measure: readAPI((*host).rawGet)},
+		{name: "read by Connect Get, 10k keys, 16 clients", goal: "10k, stretch 20k", unit: "/s", measure: readAPI((*host).connectGet)},
 	}
 }
 

@@ -10,18 +10,18 @@ import (
 
 // storeFigures are of one store without a network.
 func storeFigures() []figure {
-	fs := []figure{{"raw: write 4 KiB and fsync", "", "/s", rawSync}}
+	fs := []figure{{name: "raw: write 4 KiB and fsync", unit: "/s", measure: rawSync}}
 	for _, c := range []struct {
 		clients int
 		goal    string
 	}{{1, "3.5k, stretch 4k"}, {64, "50k, stretch 60k"}, {512, "90k, stretch 110k"}} {
-		fs = append(fs, figure{fmt.Sprintf("durable put in process, %d clients", c.clients), c.goal, "/s", putRate(c.clients)})
+		fs = append(fs, figure{name: fmt.Sprintf("durable put in process, %d clients", c.clients), goal: c.goal, unit: "/s", measure: putRate(c.clients)})
 	}
 	return append(fs,
-		figure{"import of 100k in batches of 100, one client", "", "/s", batchRate},
-		figure{"reopen of 100k records after a clean stop", "1 s", "s", reopen},
-		figure{"disk per 100-byte record, 50k single puts", "700, stretch 450", "B", diskPer(50_000, 1)},
-		figure{"disk per 100-byte record, 100k in batches of 100", "450, stretch 250", "B", diskPer(100_000, 100)},
+		figure{name: "import of 100k in batches of 100, one client", unit: "/s", measure: batchRate},
+		figure{name: "reopen of 100k records after a clean stop", goal: "1 s", unit: "s", measure: reopen},
+		figure{name: "disk per 100-byte record, 50k single puts", goal: "700, stretch 450", unit: "B", measure: diskPer(50_000, 1)},
+		figure{name: "disk per 100-byte record, 100k in batches of 100", goal: "450, stretch 250", unit: "B", measure: diskPer(100_000, 100)},
 	)
 }
 
@@ -50,7 +50,7 @@ func putRate(clients int) func(string) (float64, string, error) {
 		if err := f.nodes[0].open(); err != nil {
 			return 0, "", err
 		}
-		count := 4000 * min(clients, 25)
+		count := scaled(4000 * min(clients, 25))
 		began := time.Now()
 		if err := profiled(func() error { return f.nodes[0].fill("/put", count, 1, clients) }); err != nil {
 			return 0, "", err
@@ -65,12 +65,12 @@ func batchRate(dir string) (float64, string, error) {
 	if err := f.nodes[0].open(); err != nil {
 		return 0, "", err
 	}
-	const count = 100_000
+	count := scaled(100_000)
 	began := time.Now()
 	if err := profiled(func() error { return f.nodes[0].fill("/put", count, 100, 1) }); err != nil {
 		return 0, "", err
 	}
-	return count / time.Since(began).Seconds(), "records", f.stop()
+	return float64(count) / time.Since(began).Seconds(), "records", f.stop()
 }
 
 func reopen(dir string) (float64, string, error) {
@@ -79,7 +79,7 @@ func reopen(dir string) (float64, string, error) {
 	if err := n.open(); err != nil {
 		return 0, "", err
 	}
-	if err := n.fill("/put", 100_000, 100, 4); err != nil {
+	if err := n.fill("/put", scaled(100_000), 100, 4); err != nil {
 		return 0, "", err
 	}
 	if err := f.stop(); err != nil {
@@ -99,6 +99,7 @@ func diskPer(count, batch int) func(string) (float64, string, error) {
 		if err := n.open(); err != nil {
 			return 0, "", err
 		}
+		count := scaled(count)
 		if err := n.fill("/put", count, batch, 1); err != nil {
 			return 0, "", err
 		}

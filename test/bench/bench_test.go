@@ -1,0 +1,42 @@
+package main
+
+import (
+	"errors"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// Some figures of each kind, with next to no work: they still run, and give something. Times are nobody's business here.
+func TestFiguresRun(t *testing.T) {
+	*scale, *repeat = 0.001, 1
+	some := regexp.MustCompile(`^(raw|durable put in process, 64|restore|catch-up, 1k single puts|heal after a cut, 1k|bytes on the wire per put, 2 agents, 5000|propagation p50 / p99, 2 agents, 5000|etcd of 1: durable put, 64)`)
+	run := 0
+	for _, f := range slices.Concat(storeFigures(), backupFigures(), networkFigures(), etcdFigures()) {
+		if !some.MatchString(f.name) {
+			continue
+		}
+		run++
+		shown, note, err := f.median()
+		if err != nil && !errors.Is(err, errAbsent) {
+			t.Errorf("%s: %v", f.name, err)
+		}
+		t.Log(f.name, shown, note, err)
+	}
+	if run < 7 {
+		t.Errorf("only %d figures were run", run)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	*repeat = 3
+	values := []float64{3, 1, 2}
+	f := figure{unit: "/s", measure: func(string) (float64, string, error) {
+		v := values[0]
+		values = values[1:]
+		return v, "", nil
+	}}
+	if shown, note, err := f.median(); shown != "2/s" || note != "1/s to 3/s" || err != nil {
+		t.Errorf("%q, %q, %v", shown, note, err)
+	}
+}
