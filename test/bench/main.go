@@ -54,7 +54,7 @@ func run() error {
 	defer removeProgram()
 	fmt.Printf("%s, %d CPUs, %s, median of %d\n\n", time.Now().Format("2006-01-02 15:04"), runtime.NumCPU(), runtime.Version(), *repeat)
 	fmt.Printf("| %-54s | %17s | %-22s | %s\n|---|---|---|---\n", "figure", "measured", "goal", "note")
-	for _, f := range slices.Concat(storeFigures(), readFigures(), backupFigures(), networkFigures(), agentFigures(), etcdFigures(), besideFigures()) {
+	for _, f := range slices.Concat(storeFigures(), readFigures(), backupFigures(), networkFigures(), agentFigures(), etcdFigures()) {
 		if !wanted.MatchString(f.name) {
 			continue
 		}
