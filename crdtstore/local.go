@@ -89,10 +89,11 @@ func (t *turn) put(req *writeRequest) error {
 	paths := make([]*pathState, len(req.ops))
 	for i := range req.ops {
 		op := &req.ops[i]
-		if !t.policy.MayWrite(t.s.self, req.made[i].slot.Tags) {
+		tags := req.made[i].slot.Tags
+		if !t.policy.MayWrite(t.s.self, tags) {
 			return fmt.Errorf("write %s: %w", op.Path, ErrDenied)
 		}
-		p, top, err := t.top(req.made[i].slot.PathKey(), rules)
+		p, top, err := t.top(tags[len(tags)-1], rules)
 		if err != nil {
 			return err
 		}
