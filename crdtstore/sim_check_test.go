@@ -296,7 +296,9 @@ func (n *simNode) checkDisk() string {
 	}
 	n.disk.rows.Scan(func(row memRow) bool { return look(fmt.Sprintf("row %q", row.key[:1]), row.value) })
 	for _, ref := range n.disk.chunks.refs() {
-		look("a chunk", n.disk.chunks.files[ref])
+		if look("a chunk", n.disk.chunks.files[ref]); problem == "" && !n.store.chunks.isUsed(ref) {
+			problem = fmt.Sprintf("a chunk that nobody needs lies on the disk of %s", n.name)
+		}
 	}
 	return problem
 }

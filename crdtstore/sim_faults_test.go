@@ -23,7 +23,7 @@ var plantable = map[string]uint64{
 	"half-commit":          300, // rows of one turn in two commits
 	"heads-apart":          300, // go-ds-crdt's heads before their blocks
 	"hlc-only":             500, // equal clocks: the first to come stays
-	"keep-chunks":          300, // chunks of a withdrawn right stay
+	"keep-chunks":          300, // chunks that nobody needs stay
 	"keep-unreadable":      300, // a withdrawn read right deletes nothing
 	"serve-anybody":        100, // entries go to who may not read them
 	"show-lacking":         100, // a value shows before its chunks came
