@@ -175,7 +175,7 @@ func follow(t *testing.T, c *Client, prefix string) followed {
 // until waits for a state, and demands that nothing was wrong on the way.
 func (f followed) until(t *testing.T, what string, ok func(map[string]string) bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case s := <-f.state:

@@ -149,7 +149,7 @@ func (n *Node) readPolicies(ctx context.Context, s *session, f *frames) (map[[32
 				n.stats.limited.WithLabelValues(limitPolicies).Inc()
 				wait(ctx, delay)
 			}
-			if err := n.replica.OfferPolicy(ctx, s.key, text); err != nil && !n.gate.quietly("policy of "+s.id) {
+			if err := n.replica.OfferPolicy(ctx, s.key, text); err != nil && ctx.Err() == nil && !n.gate.quietly("policy of "+s.id) {
 				n.log.Warn("policy from a peer not taken", "peer", s.id, "err", err)
 			}
 		}

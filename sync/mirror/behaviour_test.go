@@ -23,13 +23,18 @@ func TestDriftIsRestored(t *testing.T) {
 	m := b.run()
 	eventually(t, "ok", func() bool { return m.Status().State == StateOK })
 	want := map[string]string{"a": "1", "d/b": "2", "foreign": "F"}
+	// Each harm is one step: the mirror may be at it before a second one.
 	for name, harm := range map[string]func() error{
-		"edited":              func() error { return os.WriteFile(b.path("a"), []byte("x"), 0o644) },
-		"longer":              func() error { return os.WriteFile(b.path("a"), []byte("longer"), 0o644) },
-		"removed":             func() error { return os.Remove(b.path("a")) },
-		"directory removed":   func() error { return os.RemoveAll(b.path("d")) },
-		"replaced by a link":  func() error { return errors.Join(os.Remove(b.path("a")), os.Symlink("foreign", b.path("a"))) },
-		"replaced by a fifo":  func() error { return errors.Join(os.Remove(b.path("a")), syscall.Mkfifo(b.path("a"), 0o644)) },
+		"edited":            func() error { return os.WriteFile(b.path("a"), []byte("x"), 0o644) },
+		"longer":            func() error { return os.WriteFile(b.path("a"), []byte("longer"), 0o644) },
+		"removed":           func() error { return os.Remove(b.path("a")) },
+		"directory removed": func() error { return os.Rename(b.path("d"), b.dir+".gone") },
+		"replaced by a link": func() error {
+			return errors.Join(os.Symlink("foreign", b.dir+".x"), os.Rename(b.dir+".x", b.path("a")))
+		},
+		"replaced by a fifo": func() error {
+			return errors.Join(syscall.Mkfifo(b.dir+".x", 0o644), os.Rename(b.dir+".x", b.path("a")))
+		},
 		"exchanged, old date": func() error { return backdated(b.path("a")) },
 	} {
 		if err := harm(); err != nil {
