@@ -26,10 +26,10 @@ import (
 
 // Options are what an agent is given besides its configuration.
 type Options struct {
-	Version string         // of the program, for status, peers and metrics
-	Log     *slog.Logger   // nil: nothing is logged
-	Level   *slog.LevelVar // of Log; nil: a reload leaves the level alone
-	OnReady func()         // called once when the agent serves
+	Version string       // of the program, for status, peers and metrics
+	Log     *slog.Logger // nil: nothing is logged
+	Levels  *Levels      // of Log; nil: a reload leaves them alone
+	OnReady func()       // called once when the agent serves
 	// Load reads the configuration again, for reloads by the API and by ReloadFile; nil: there are none.
 	Load func() (Config, error)
 }
@@ -165,7 +165,7 @@ func (r *running) open() error {
 		return openError(err, c)
 	}
 	r.mirrors, err = newMirrorSet(c, a.alarms, func(c *Config) (*mirrors, error) {
-		return newMirrors(c, ownStore{r.store}, a.alarms, a.log)
+		return newMirrors(c, ownStore{r.store}, a.alarms, a.log.With("part", "mirrors"))
 	})
 	if err != nil {
 		return err

@@ -344,13 +344,13 @@ func TestAgentWrongNetwork(t *testing.T) {
 func TestAgentReload(t *testing.T) {
 	a := newTestAgent(t, newTestNetwork(t))
 	a.start()
-	level := new(slog.LevelVar)
-	a.agent.options.Level = level
+	levels := new(Levels)
+	a.agent.options.Levels = levels
 	c := a.config
 	c.Log.Level, c.Bootstrap, c.API.HTTP = "debug", []string{"127.0.0.1:9"}, ""
 	applied, waiting, err := a.agent.Reload(c)
-	if err != nil || strings.Join(applied, " ") != "bootstrap log.level" || strings.Join(waiting, " ") != "api.http" || level.Level() != slog.LevelDebug {
-		t.Errorf("%v %v %v %v", applied, waiting, level, err)
+	if err != nil || strings.Join(applied, " ") != "bootstrap log.level" || strings.Join(waiting, " ") != "api.http" || levels.of("api") != slog.LevelDebug {
+		t.Errorf("%v %v %v %v", applied, waiting, levels.of("api"), err)
 	}
 	applied, waiting, err = a.agent.Reload(c)
 	if err != nil || len(applied) != 0 || len(waiting) != 1 {
@@ -362,12 +362,12 @@ func TestAgentReload(t *testing.T) {
 		t.Errorf("a bad file by the API: %v", err)
 	}
 	a.agent.ReloadFile()
-	if list := a.agent.Alarms().List(); len(list) != 2 || list[1].Code != "bad-reload" || level.Level() != slog.LevelDebug {
+	if list := a.agent.Alarms().List(); len(list) != 2 || list[1].Code != "bad-reload" || levels.of("api") != slog.LevelDebug {
 		t.Errorf("a bad file: %v", list)
 	}
 	c.Log.Level = "info"
 	a.agent.ReloadFile()
-	if list := a.agent.Alarms().List(); len(list) != 1 || level.Level() != slog.LevelInfo {
+	if list := a.agent.Alarms().List(); len(list) != 1 || levels.of("api") != slog.LevelInfo {
 		t.Errorf("a good file: %v", list)
 	}
 }

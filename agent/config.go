@@ -70,10 +70,20 @@ type LimitsConfig struct {
 
 // LogConfig says what is logged and how.
 type LogConfig struct {
-	Level  string `yaml:"level"`
-	Format string `yaml:"format"`
+	Level  string       `yaml:"level"`
+	Levels LevelsConfig `yaml:"levels"`
+	Format string       `yaml:"format"`
 
 	Requests bool `yaml:"requests"`
+}
+
+// LevelsConfig gives parts of the agent a level of their own; empty: that of LogConfig.
+type LevelsConfig struct {
+	Store   string `yaml:"store"`
+	Network string `yaml:"network"`
+	Libp2p  string `yaml:"libp2p"`
+	API     string `yaml:"api"`
+	Mirrors string `yaml:"mirrors"`
 }
 
 // MetricsConfig switches groups of metrics.

@@ -72,6 +72,7 @@ func (c *Config) Check() Faults {
 	c.checkTriggers(&k)
 	c.checkIndexes(&k)
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	c.Log.Levels.each(func(part, level string) { k.oneOf("log.levels."+part, level, "debug", "info", "warn", "error") })
 	k.oneOf("log.format", c.Log.Format, "auto", "text", "json")
 	return k.faults
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -14,13 +13,13 @@ import (
 )
 
 // NewLogger makes the agent's logger on w: text when w is a terminal, else JSON, unless the format is given. Lines to the
-// journal of systemd begin with their priority. The level can be changed while it is in use.
-func NewLogger(w io.Writer, c LogConfig) (*slog.Logger, *slog.LevelVar, error) {
-	level := new(slog.LevelVar)
-	if err := setLevel(level, c.Level); err != nil {
+// journal of systemd begin with their priority. The levels can be changed while it is in use.
+func NewLogger(w io.Writer, c LogConfig) (*slog.Logger, *Levels, error) {
+	levels := new(Levels)
+	if err := levels.Set(c); err != nil {
 		return nil, nil, err
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: slog.LevelDebug} // levelled chooses
 	text := c.Format == "text"
 	if f, ok := w.(*os.File); ok && c.Format == "auto" {
 		text = term.IsTerminal(int(f.Fd()))
@@ -37,14 +36,7 @@ func NewLogger(w io.Writer, c LogConfig) (*slog.Logger, *slog.LevelVar, error) {
 	if prefixed != nil {
 		h = journal{h, prefixed}
 	}
-	return slog.New(h), level, nil
-}
-
-func setLevel(level *slog.LevelVar, name string) error {
-	if err := level.UnmarshalText([]byte(name)); err != nil {
-		return fmt.Errorf("log.level: want debug, info, warn or error, not %q", name)
-	}
-	return nil
+	return slog.New(levelled{Handler: h, levels: levels}), levels, nil
 }
 
 var bridge sync.Once

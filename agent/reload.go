@@ -8,7 +8,8 @@ import (
 
 // reloadable are the settings that Reload can put in force.
 var reloadable = []string{"api.tls.cert", "api.tls.client_ca", "api.tls.key", "api.token_file", "bootstrap", "limits.requests",
-	"limits.value", "limits.watches", "limits.peer_bytes", "limits.peer_origins", "local_rules", "log.level", "log.requests", "mirrors", "triggers", "indexes"}
+	"limits.value", "limits.watches", "limits.peer_bytes", "limits.peer_origins", "local_rules", "log.level", "log.levels.api", "log.levels.libp2p",
+	"log.levels.mirrors", "log.levels.network", "log.levels.store", "log.requests", "mirrors", "triggers", "indexes"}
 
 // Reload puts those settings of c in force that can change while the agent runs. It returns the key paths that changed
 // and were applied, and those that wait for a restart. Files in triggers_dir are read again in any case. On an error
@@ -28,7 +29,7 @@ func (a *Agent) Reload(c Config) (applied, waiting []string, err error) {
 	}
 	next := a.config
 	next.Bootstrap, next.Limits = c.Bootstrap, c.Limits
-	next.Log.Level, next.Log.Requests = c.Log.Level, c.Log.Requests
+	next.Log.Level, next.Log.Levels, next.Log.Requests = c.Log.Level, c.Log.Levels, c.Log.Requests
 	next.Mirrors, next.Triggers, next.LocalRules, next.Indexes = c.Mirrors, c.Triggers, c.LocalRules, c.Indexes
 	next.API.TLS.Cert, next.API.TLS.Key, next.API.TLS.ClientCA = c.API.TLS.Cert, c.API.TLS.Key, c.API.TLS.ClientCA
 	next.API.TokenFile = c.API.TokenFile
@@ -37,8 +38,8 @@ func (a *Agent) Reload(c Config) (applied, waiting []string, err error) {
 			return nil, nil, err
 		}
 	}
-	if a.options.Level != nil {
-		_ = setLevel(a.options.Level, c.Log.Level) // Check has seen it
+	if a.options.Levels != nil {
+		_ = a.options.Levels.Set(c.Log) // Check has seen it
 	}
 	a.config = next
 	return applied, waiting, nil

@@ -40,7 +40,7 @@ func (c *cli) runAgent(ctx context.Context, readyFD int) error {
 	if err != nil {
 		return err
 	}
-	log, level, err := agent.NewLogger(c.stderr, cfg.Log)
+	log, levels, err := agent.NewLogger(c.stderr, cfg.Log)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (c *cli) runAgent(ctx context.Context, readyFD int) error {
 		return err
 	}
 	a, err := agent.New(cfg, agent.Options{
-		Version: readBuildInfo().Version, Log: log, Level: level,
+		Version: readBuildInfo().Version, Log: log, Levels: levels,
 		OnReady: func() { tellReady(ready) }, Load: load,
 	})
 	if err != nil {

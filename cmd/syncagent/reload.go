@@ -11,9 +11,10 @@ import (
 
 const reloadHelp = `Have the agent read its configuration again.
 
-bootstrap, limits, log.level, mirrors with their trigger files, and triggers change at
-once; what else changed is named and waits for a restart. A file with a fault changes
-nothing, and stays an alarm until a reload works.`
+bootstrap, indexes, limits, local_rules, log.level, log.levels, log.requests, mirrors with
+their trigger files, triggers, and the files of api.tls and api.token_file change at once;
+what else changed is named and waits for a restart. A file with a fault changes nothing,
+and stays an alarm until a reload works.`
 
 func (c *cli) reloadCmd() *cobra.Command {
 	return &cobra.Command{
