@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -157,6 +158,39 @@ func TestSocketOpenedByAnotherUser(t *testing.T) {
 		t.Errorf("the connection of who has no rule any more: %v", err)
 	}
 	waitFor(t, func() bool { return get(stranger, "/certs/a") == "" && get(deploy, "/certs/a") == CodeDenied })
+}
+
+// Whoever loses its rights by a reload is put out then, not at the next look at all who are in.
+func TestReloadPutsOutAtOnce(t *testing.T) {
+	c := DefaultConfig()
+	c.LocalRules = []LocalRuleConfig{{User: "54321", Rules: []string{"/certs rw"}}}
+	d := &doors{bell: make(chan struct{}, 1), tick: 24 * time.Hour, socket: newDoor(nil)}
+	reload := func() {
+		t.Helper()
+		use, err := d.prepare(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		use()
+	}
+	reload()
+	ours, theirs := net.Pipe()
+	v := &visit{Conn: ours, door: d.socket}
+	d.socket.enter(v)
+	if err := v.meet(func() (*caller, error) { return localCaller(*d.rules.Load(), 0, credentials{uid: 54321}) }); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() { _ = d.run(ctx) })
+	defer done.Wait()
+	defer cancel()
+	c.LocalRules[0].Rules[0] = "/certs read"
+	reload()
+	_ = theirs.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("who may only read now is still in: %v", err)
+	}
 }
 
 func applyPolicy(ctx context.Context, c *Client, signed []byte) error {
