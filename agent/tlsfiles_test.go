@@ -183,7 +183,9 @@ func TestTokenOfTheStatusPage(t *testing.T) {
 		text, _ := io.ReadAll(response.Body)
 		return response.StatusCode, string(text)
 	}
-	basic := func(password string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte("any:"+password)) }
+	basic := func(password string) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte("any:"+password))
+	}
 	for _, header := range []string{"Bearer ", basic("")} { // the first arrives without its space
 		if status, _ := fetch(header); status != http.StatusUnauthorized {
 			t.Errorf("%q, and no token is set: %d", header, status)

@@ -52,7 +52,7 @@ func TestG4_ResetClockHidesWhatIsNotDue(t *testing.T) {
 	if skew := a.AgentTime().Sub(time.UnixMilli(n.clock.wall)); skew > time.Second || a.get("/x") != "new" {
 		t.Errorf("after a restart agent time is %s ahead, /x shows %q", skew, a.get("/x"))
 	}
-	n.clock.advance(49 * time.Hour) // paths are looked at once an hour
+	n.clock.advance(48 * time.Hour)
 	a.put("/y", "a turn")
 	b.pull(a)
 	b.put("/z", "a turn")

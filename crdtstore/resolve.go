@@ -42,7 +42,8 @@ type verdict struct {
 	shown   *slot   // highest allowed, due, readable slot with a held entry in a ready write; nil if none
 	wants   []*slot // allowed, readable, not held, above what is shown, or held and torn; highest first
 	drops   []*slot // entries that need not be kept
-	recheck []int64 // agent times in milliseconds at which the verdict may change by itself
+	changes []int64 // agent times in milliseconds at which something falls due or expires
+	release []int64 // agent times in milliseconds at which something may be dropped
 }
 
 // resolve is the view: a pure function of the slots of one path in descending order and the rules. Section numbers of
@@ -68,14 +69,14 @@ func resolve(slots []*slot, r *rules) verdict {
 		case !r.allowed(s):
 			if s.has() {
 				if until := r.voided + r.history.Milliseconds(); until > r.now {
-					out.recheck = append(out.recheck, until)
+					out.release = append(out.release, until)
 				} else {
 					out.drops = append(out.drops, s)
 				}
 			}
 			continue
 		case !r.due(s.version):
-			out.recheck = append(out.recheck, s.version.HLC.Milli()-dueAhead.Milliseconds())
+			out.changes = append(out.changes, s.version.HLC.Milli()-dueAhead.Milliseconds())
 			if reads && !r.holds(s) {
 				out.wants = append(out.wants, s)
 			}
@@ -110,7 +111,7 @@ func resolve(slots []*slot, r *rules) verdict {
 // expires has the path looked at again when the entry expires.
 func (out *verdict) expires(s *slot, r *rules) {
 	if s.known && s.expires != 0 && int64(s.expires) > r.now {
-		out.recheck = append(out.recheck, int64(s.expires))
+		out.changes = append(out.changes, int64(s.expires))
 	}
 }
 
@@ -124,7 +125,7 @@ func (out *verdict) retire(s, above *slot, r *rules, authors map[record.PublicKe
 		return
 	}
 	*older++
-	out.recheck = append(out.recheck, until)
+	out.release = append(out.release, until)
 	if s.torn && r.reads(s) {
 		out.wants = append(out.wants, s)
 	}

@@ -297,16 +297,22 @@ func (t *turn) schedule(p *pathState) {
 	if s := p.result.shown; s != nil && s.expires != 0 && int64(s.expires) > t.now {
 		soonest = int64(s.expires)
 	}
-	for _, ms := range p.result.recheck {
-		if ms-t.now > hour {
-			later := (ms/hour + 1) * hour
-			t.rows.set(timerKey(later, p.key), nil)
-			t.s.wakeAt(later)
-			continue
-		}
+	sooner := func(ms int64) {
 		if soonest == 0 || ms < soonest {
 			soonest = ms
 		}
+	}
+	for _, ms := range p.result.changes {
+		sooner(ms)
+	}
+	for _, ms := range p.result.release {
+		if ms-t.now <= hour {
+			sooner(ms)
+			continue
+		}
+		later := (ms/hour + 1) * hour
+		t.rows.set(timerKey(later, p.key), nil)
+		t.s.wakeAt(later)
 	}
 	if soonest != 0 {
 		t.rows.set(timerKey(max(soonest, t.now+1), p.key), nil)
