@@ -90,13 +90,13 @@ func TestStatusPageInBrowser(t *testing.T) {
 	}
 	for _, width := range []int{1280, 390} {
 		for _, theme := range []string{"light", "dark"} {
-			takePicture(t, browser, filepath.Join(folder, fmt.Sprintf("status-%d-%s.png", width, theme)), width, theme)
+			takePicture(browser, t, filepath.Join(folder, fmt.Sprintf("status-%d-%s.png", width, theme)), width, theme)
 		}
 	}
 }
 
 // takePicture writes a picture of the whole page, and holds that it has the width and the theme.
-func takePicture(t *testing.T, browser context.Context, file string, width int, theme string) {
+func takePicture(browser context.Context, t *testing.T, file string, width int, theme string) {
 	t.Helper()
 	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}
 	err := chromedp.Do(browser, chromedp.EmulateViewport(int64(width), 900), chromedp.Func(func(ctx context.Context, page *chromedp.Target) error {

@@ -39,9 +39,6 @@ type nothing struct{}
 func (nothing) reads(policy, string) bool  { return false }
 func (nothing) writes(policy, string) bool { return false }
 
-// thisAgent is the caller that acts as this agent.
-var thisAgent = &caller{name: "agent", rights: everything{}, control: true, policy: true}
-
 type callerKey struct{}
 
 func withCaller(ctx context.Context, c *caller) context.Context {

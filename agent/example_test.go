@@ -65,7 +65,7 @@ func ExampleAgent() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	config, err := newNetwork(dir)
 	if err != nil {
 		log.Fatal(err)
@@ -100,7 +100,7 @@ func ExampleClient() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	config, err := newNetwork(dir)
 	if err != nil {
 		log.Fatal(err)

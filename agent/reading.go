@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,16 +48,12 @@ func (k *kv) open(ctx context.Context, prefix string) (*reading, error) {
 	if clean == "/" || b.all && p.MayReadPath(k.self, clean) {
 		return b, nil
 	}
-	switch err := b.list(false, func(crdtstore.Item) error { return errFound }); err { //nolint:errorlint // it is ours, never wrapped
-	case errFound:
+	err = b.list(false, func(crdtstore.Item) error { return errFound })
+	if errors.Is(err, errFound) {
 		return b, nil
-	case nil:
-		err = denied
-		fallthrough
-	default:
-		b.Close()
-		return nil, err
 	}
+	b.Close()
+	return nil, cmp.Or(err, denied)
 }
 
 // list calls fn for every entry that the caller sees.

@@ -23,12 +23,21 @@ type logs struct {
 	mu     sync.Mutex
 	file   *os.File // the log that is written to
 	number int      // of file; those below are full and synced
+	failed error    // of a sync
 }
 
-// sync makes durable what was written before it was called.
+// sync makes durable what was written before it was called. After it failed once it fails for good: the kernel tells of a
+// page that it could not write only once, so a later success would say nothing of what was written before.
 func (l *logs) sync() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.failed == nil {
+		l.failed = l.syncAll()
+	}
+	return l.failed
+}
+
+func (l *logs) syncAll() error {
 	numbers, err := l.list()
 	if err != nil {
 		return err

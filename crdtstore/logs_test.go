@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -44,6 +45,27 @@ func TestG1_LogsThatWereFullAreSynced(t *testing.T) {
 		}
 		if !slices.Equal(synced, step.want) {
 			t.Errorf("step %d: synced %q, want %q", i, synced, step.want)
+		}
+	}
+}
+
+// After a failed sync nothing may be taken for durable any more, whoever asks next.
+func TestG1_FailedSyncIsNotForgotten(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, logName(1)), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lost := errors.New("lost a page")
+	answers := []error{nil, lost, nil}
+	l := logs{dir: dir, datasync: func(*os.File) error {
+		err := answers[0]
+		answers = answers[1:]
+		return err
+	}}
+	defer l.close()
+	for i, want := range []error{nil, lost, lost} {
+		if err := l.sync(); !errors.Is(err, want) {
+			t.Errorf("sync %d: %v, want %v", i+1, err, want)
 		}
 	}
 }

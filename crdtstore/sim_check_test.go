@@ -285,7 +285,7 @@ func (n *simNode) checkDisk() string {
 				return true
 			}
 			end := i + len(valueMark) + 16
-			value := string(rest[i:end])
+			value := string(rest[i:end]) //nolint:staticcheck // it is used twice more
 			asked, ok := n.sim.model.asked[value]
 			rest = rest[end:]
 			if ok && asked.host != n.id && !n.handed[value] && !n.sim.model.reads(r, n.id, asked.path) {

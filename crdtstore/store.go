@@ -114,7 +114,6 @@ type Store struct {
 	syncing    atomic.Int32  // how many of them go to disk
 	told       chan struct{} // rung when there are none of those any more
 	concluding sync.Mutex
-	broken     error // a sync failed
 
 	// Shared with readers.
 	force      atomic.Pointer[inForce]

@@ -137,8 +137,7 @@ func (d *crashDisk) after(lost loss) *crashDisk {
 	out := newCrashDisk()
 	out.clock.Store(d.clock.Load())
 	copies := map[*node]*node{d.top: out.top}
-	var copyOf func(n *node) *node
-	copyOf = func(n *node) *node {
+	copyOf := func(n *node) *node {
 		if n == nil {
 			return nil
 		}

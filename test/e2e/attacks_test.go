@@ -198,7 +198,7 @@ func (s *siege) secret() (w record.Want) {
 	err = s.mallory.store.Missing(s.t.Context(), nil, record.KeyOf(s.mallory.key), func(p record.Parcel) error {
 		b, err := record.ParseBlock(p.Block)
 		if err != nil {
-			return nil // the genesis block
+			return nil //nolint:nilerr // the genesis block
 		}
 		for _, write := range b.Writes {
 			if write.ID() == v.Write {
