@@ -46,7 +46,7 @@ fuzz: ## every fuzz target for FUZZTIME (10m)
 chaos: ## SEEDS (10000) simulated histories, partitions in virtual time, ROUNDS (40) of faults for real processes (root)
 	$(GO) test ./crdtstore -timeout 0 -run '^(TestSimulation|TestG1_EveryCrashImageConverges)$$' -v -seeds=$(SEEDS) -sim.all
 	$(GO) test ./test/virtual -timeout 0 -v -schedules=300 -agents=100
-	$(GO) test ./sync/mirror -timeout 0 -run '^TestG8' -v -mirror.images=200 -mirror.long=10m
+	$(GO) test ./sync/mirror -timeout 0 -run '^Test(G8|Model)' -v -mirror.images=200 -mirror.long=10m -mirror.rounds=20
 	$(GO) test ./test/e2e -timeout 0 -run ThreeHostsEdit -v -both=2m
 	$(GO) test ./test/chaos -timeout 0 -v -rounds=$(ROUNDS)
 

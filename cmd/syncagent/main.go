@@ -32,7 +32,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(c.stdin)
 	root.SetOut(c.stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if c.stdout.err != nil {
 		err = fmt.Errorf("print result: %w", c.stdout.err)
 	}
@@ -40,6 +40,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitOK
 	}
 	f := classify(ctx, err)
+	if f.code == "usage" && f.hint == "" {
+		f = f.withHint("`%s --help` tells how it is used", cmd.CommandPath())
+	}
 	f.print(stderr, c.wantsJSON(args))
 	return f.exit
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +72,9 @@ func (f *waitFlags) parse(c *cli) (*waiter, error) {
 		return nil, usagef("--wait %q: want a number of agents, this one among them, all, or names of hosts", f.who)
 	default:
 		w.hosts = strings.Split(f.who, ",")
+		if slices.Contains(w.hosts, "") {
+			return nil, usagef("--wait %q: the name of a host is missing", f.who)
+		}
 	}
 	return w, nil
 }

@@ -12,7 +12,10 @@ import (
 	"time"
 )
 
-var long = flag.Duration("mirror.long", 2*time.Second, "how long certificates are rotated, and directories swapped for links")
+var (
+	long   = flag.Duration("mirror.long", 2*time.Second, "how long certificates are rotated, and directories swapped for links")
+	rounds = flag.Int("mirror.rounds", 1, "how many times as many random histories and kills")
+)
 
 // A certificate and its key are rotated together 100 times a second, and read all the time. Nobody who takes both from
 // one version ever has a mismatch; with plain renames one is possible between the two.

@@ -139,7 +139,7 @@ func (m *model) check() error {
 
 func TestModel_HaveBecomesWantAndForeignFilesStay(t *testing.T) {
 	seed := rand.Uint64()
-	for run := range 25 {
+	for run := range 10 * *rounds {
 		m := &model{
 			b: newBench(t), r: rand.New(rand.NewPCG(seed, uint64(run))),
 			owned: map[string]bool{}, foreign: map[string]string{},

@@ -242,7 +242,7 @@ func TestLaterOfTwoEditsWins(t *testing.T) {
 func TestModel_ThreeDirectoriesBecomeEqualAndNoEditIsLost(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
-	for run := range 8 {
+	for run := range 4 * *rounds {
 		first := pushBench(t, ModeBoth)
 		benches := []*bench{first}
 		for range 2 {
