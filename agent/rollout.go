@@ -137,14 +137,22 @@ func (h *hostProgress) unmirrored() bool {
 	return len(h.last.Of) > 0 && !slices.ContainsFunc(h.last.Of, func(r p2p.Reached) bool { return !r.Unmirrored })
 }
 
-func (h *hostProgress) message() *apiv1.HostProgress {
+// faultElsewhere stands for what may name paths.
+const faultElsewhere = "a mirror or a trigger there fails; syncagent status on that host tells why"
+
+// message tells a caller no version that is shown where it may not read. What holds a host up may name other paths of
+// its mirrors, and is for who may know them all.
+func (h *hostProgress) message(c *caller, p policy) *apiv1.HostProgress {
 	out := &apiv1.HostProgress{Name: h.name, PeerId: h.key.String(), Unmirrored: h.unmirrored(), Error: h.last.Fault, Paths: int64(len(h.placed))}
+	if out.Error != "" && !c.control && !c.rights.reads(p, "/") {
+		out.Error = faultElsewhere
+	}
 	if h.err != nil {
 		out.Error = cmp.Or(out.Error, h.err.Error())
 	}
 	var shown record.Version
 	lowest := p2p.StageTriggered
-	for _, r := range h.last.Of {
+	for i, r := range h.last.Of {
 		if r.Stage >= p2p.StageStored {
 			out.Stored++
 		}
@@ -157,7 +165,7 @@ func (h *hostProgress) message() *apiv1.HostProgress {
 		if !r.Unmirrored || out.Unmirrored || r.Stage < p2p.StageStored {
 			lowest = min(lowest, r.Stage)
 		}
-		if r.Shown.Compare(shown) > 0 {
+		if r.Shown.Compare(shown) > 0 && c.rights.reads(p, h.placed[i].Path) {
 			shown = r.Shown
 		}
 	}
@@ -203,7 +211,7 @@ func (k *kv) Rollout(ctx context.Context, r *connect.Request[apiv1.RolloutReques
 	hosts := k.audience(placed)
 	k.follow(ctx, hosts, p2p.StageNone, func([]*hostProgress) bool { return false })
 	for _, h := range hosts {
-		out.Hosts = append(out.Hosts, h.message())
+		out.Hosts = append(out.Hosts, h.message(callerOf(ctx), k.store.Policy()))
 	}
 	return connect.NewResponse(out), nil
 }

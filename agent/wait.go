@@ -50,7 +50,7 @@ func (k *kv) Wait(ctx context.Context, r *connect.Request[apiv1.WaitRequest]) (*
 	ctx, cancelTimeout := context.WithTimeout(ctx, timeout)
 	defer cancelTimeout()
 	k.follow(ctx, hosts, stage, goal.settled)
-	return connect.NewResponse(goal.answer(hosts)), nil
+	return connect.NewResponse(goal.answer(hosts, c, k.store.Policy())), nil
 }
 
 // waitOf reads a request.
@@ -191,7 +191,7 @@ func (g *goal) settled(hosts []*hostProgress) bool {
 	})
 }
 
-func (g *goal) answer(hosts []*hostProgress) *apiv1.WaitResponse {
+func (g *goal) answer(hosts []*hostProgress, c *caller, p policy) *apiv1.WaitResponse {
 	out := &apiv1.WaitResponse{Done: g.met(hosts)}
 	for _, h := range hosts {
 		if h.counts(g.stage) {
@@ -199,7 +199,7 @@ func (g *goal) answer(hosts []*hostProgress) *apiv1.WaitResponse {
 		} else {
 			out.Lacking = append(out.Lacking, h.name)
 		}
-		out.Hosts = append(out.Hosts, h.message())
+		out.Hosts = append(out.Hosts, h.message(c, p))
 	}
 	return out
 }
