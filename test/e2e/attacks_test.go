@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 
 	"syncagent/acl"
 	"syncagent/agent"
@@ -231,6 +234,27 @@ func (s *siege) putRaw(rawPath string) string {
 	}
 	_ = res.Body.Close()
 	return fmt.Sprintf("%d; %s", res.StatusCode, s.outcome())
+}
+
+// backup gives what a backup of a host holds.
+func (s *siege) backup(h *host) []byte {
+	s.t.Helper()
+	file := filepath.Join(h.dir, "backup")
+	h.must("backup", file)
+	packed, err := os.ReadFile(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	z, err := zstd.NewReader(nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer z.Close()
+	text, err := z.DecodeAll(packed, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return text
 }
 
 // sign is what an admin's machine does.

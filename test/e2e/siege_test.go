@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -147,6 +148,27 @@ var sieges = []struct {
 	}},
 	{"later policy that lacks the revocation", "in force; nothing", func(s *siege) string {
 		return s.offer(s.sign(s.policy(1001)))
+	}},
+	{"two policies of one serial, each signed by an admin", "the same one on a and b; nothing", func(s *siege) string {
+		s.offer(s.sign(s.policy(1002, "mallory /m/one rw")))
+		s.offer(s.sign(s.policy(1002, "mallory /m/other rw")))
+		eventually(s.t, func() error {
+			if a, b := s.a.status(), s.b.status(); a.PolicySerial != 1002 || a.PolicyHash != b.PolicyHash {
+				return fmt.Errorf("policies %d %.8s and %d %.8s", a.PolicySerial, a.PolicyHash, b.PolicySerial, b.PolicyHash)
+			}
+			return nil
+		})
+		return "the same one on a and b; " + s.outcome()
+	}},
+	{"reading a backup of b", "no secret; a's has it", func(s *siege) string {
+		has := func(h *host) bool { return bytes.Contains(s.backup(h), []byte(secretValue)) }
+		switch {
+		case has(s.b):
+			return "the secret"
+		case !has(s.a):
+			return "no secret; nor has a's"
+		}
+		return "no secret; a's has it"
 	}},
 }
 
