@@ -87,10 +87,11 @@ func (t Target) endpoint() (e endpoint, err error) {
 		}
 		return e, nil
 	}
+	e.transport.DialContext = dialer.DialContext
 	if e.base, err = t.base(); err == nil && e.base.Scheme == "https" {
 		e.transport.TLSClientConfig, err = t.tls()
+		e.transport.DialContext = dialLastWords(&dialer)
 	}
-	e.transport.DialContext = dialer.DialContext
 	return e, err
 }
 

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -103,6 +105,9 @@ func readToken(file string) (string, error) {
 		return "", &Error{Code: CodeBadConfig, Message: fmt.Sprintf("api.token_file: %v", err), Hint: hint, Err: err}
 	}
 	if err := checkKeyMode(file); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return bad(err, "make the file, or take the key out")
+		}
 		return bad(err, "chmod 600 "+file)
 	}
 	f, err := os.Open(file)

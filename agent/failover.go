@@ -9,6 +9,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"path"
+	"strings"
 	"sync/atomic"
 )
 
@@ -35,6 +36,7 @@ var repeatable = map[string]bool{
 
 // RoundTrip is that of http.RoundTripper.
 func (f *failover) RoundTrip(r *http.Request) (*http.Response, error) {
+	limit := len(f.all)
 	for tries := 1; ; tries++ {
 		i := f.now.Load()
 		answer, arrived, err := f.all[i].send(r)
@@ -43,6 +45,9 @@ func (f *failover) RoundTrip(r *http.Request) (*http.Response, error) {
 			return answer, err
 		}
 		f.now.CompareAndSwap(i, (i+1)%int64(len(f.all)))
+		if closedUnused(err) && limit < len(f.all)+unusedTries {
+			limit++ // the next may say why
+		}
 		again := !arrived || refused || repeatable[path.Base(r.URL.Path)]
 		switch {
 		case !again:
@@ -50,7 +55,7 @@ func (f *failover) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, &Error{Code: CodeUnreachable,
 				Message: "the agent's connection broke before it answered: the write may have been made, or not: " + err.Error(),
 				Hint:    "look with syncagent history PATH, and write again if it was not"}
-		case tries == len(f.all) || r.Body != nil && r.GetBody == nil:
+		case tries >= limit || r.Body != nil && r.GetBody == nil:
 			return answer, err
 		}
 		if refused {
@@ -74,7 +79,16 @@ func (e *endpoint) send(r *http.Request) (answer *http.Response, arrived bool, e
 	to.URL.Scheme, to.URL.Host, to.Host = e.base.Scheme, e.base.Host, e.base.Host
 	answer, err = e.transport.RoundTrip(to)
 	// With TLS 1.3 the agent may refuse the client's certificate after the connection is there, but before any request.
-	return answer, arrived && (err == nil || tlsFailure(err) == nil), err
+	return answer, arrived && (err == nil || tlsFailure(err) == nil && !closedUnused(err)), err
+}
+
+// unusedTries is how often a request is sent again because its connection was closed before.
+const unusedTries = 3
+
+// closedUnused tells whether the connection was closed before it took a request. An agent that refuses a certificate is
+// sometimes that quick, and net/http then forgets what it said.
+func closedUnused(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "http2: client conn could not be established")
 }
 
 // CloseIdleConnections is what http.Client looks for.
