@@ -3,8 +3,6 @@ package agent
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,166 +10,26 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 
-	"syncagent/acl"
 	apiv1 "syncagent/agent/api/v1"
 	"syncagent/crdtstore/record"
 )
 
 // testNetwork is a network with its admin key.
-type testNetwork struct {
-	id    record.NetworkID
-	admin ed25519.PrivateKey
-}
-
-func newTestNetwork(t *testing.T) testNetwork {
-	t.Helper()
-	_, admin, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := record.Genesis{Admins: []record.PublicKey{record.KeyOf(admin)}}
-	_, _ = rand.Read(g.Nonce[:])
-	return testNetwork{g.ID(), admin}
-}
 
 // policy signs a text that lets the named identities do everything, and adds lines.
-func (n testNetwork) policy(serial int, identities map[string]record.PublicKey, lines ...string) []byte {
-	text := fmt.Sprintf("syncagent-policy 1\nnetwork %s\nserial %d\n", n.id, serial)
-	for name, key := range identities {
-		text += fmt.Sprintf("identity %s %s\n%s peer\n%s / rw\n", name, key, name, name)
-	}
-	text += strings.Join(append(lines, ""), "\n")
-	return acl.Sign([]byte(text), n.id, n.admin)
-}
 
 // testAgent is a whole agent in a folder of its own.
-type testAgent struct {
-	t      *testing.T
-	config Config
-	key    record.PublicKey
-	agent  *Agent
-	client *Client
-	stop   func() time.Duration // ends Run, checks that it was clean, and gives the time it took
-}
-
-func newTestAgent(t *testing.T, n testNetwork) *testAgent {
-	t.Helper()
-	dir := t.TempDir()
-	c := DefaultConfig()
-	c.File, c.Name, c.Network = filepath.Join(dir, "syncagent.yaml"), "test", n.id.String()
-	c.Admins = []string{record.KeyOf(n.admin).String()}
-	c.DataDir, c.API.Socket, c.API.HTTP = filepath.Join(dir, "data"), filepath.Join(dir, "s"), "127.0.0.1:0"
-	c.Listen = []string{"/ip4/127.0.0.1/tcp/0"}
-	c.Store.MinFree = 16 << 20
-	key, err := CreateKey(c.IdentityFile())
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := Dial(c.API.Socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(client.Close)
-	return &testAgent{t: t, config: c, key: record.KeyOf(key), client: client}
-}
 
 // start runs the agent until stop, or until the test ends.
-func (a *testAgent) start() {
-	a.t.Helper()
-	ready := make(chan struct{})
-	agent, err := New(a.config, Options{Version: "test", Log: testLog(a.t), OnReady: func() { close(ready) }})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	a.agent = agent
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- agent.Run(ctx) }()
-	select {
-	case <-ready:
-	case err := <-done:
-		cancel()
-		a.t.Fatalf("agent ended at its start: %v", err)
-	case <-time.After(20 * time.Second):
-		cancel()
-		a.t.Fatal("agent was not ready in time")
-	}
-	var took time.Duration
-	var once sync.Once
-	a.stop = func() time.Duration {
-		once.Do(func() {
-			start := time.Now()
-			cancel()
-			if err := <-done; err != nil {
-				a.t.Errorf("agent stopped with: %v", err)
-			}
-			took = time.Since(start)
-			a.client.Close()
-		})
-		return took
-	}
-	a.t.Cleanup(func() { a.stop() })
-}
 
 // fails starts an agent that must not start.
-func (a *testAgent) fails() error {
-	agent, err := New(a.config, Options{Log: quiet()})
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	return agent.Run(ctx)
-}
-
-func (a *testAgent) put(path, value string) error {
-	_, err := a.client.KV.Put(a.t.Context(), put(path, value))
-	return err
-}
-
-func (a *testAgent) get(path string) (string, error) {
-	r, err := a.client.KV.Get(a.t.Context(), connect.NewRequest(&apiv1.GetRequest{Path: path}))
-	if err != nil {
-		return "", err
-	}
-	return string(r.Msg.GetEntry().GetValue()), nil
-}
-
-func (a *testAgent) status() *apiv1.StatusResponse {
-	a.t.Helper()
-	r, err := a.client.Agent.Status(a.t.Context(), connect.NewRequest(&apiv1.StatusRequest{}))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return r.Msg
-}
 
 // testLog writes what the agent logs into the test's own log.
-func testLog(t *testing.T) *slog.Logger {
-	return slog.New(slog.NewTextHandler(&logWriter{t: t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
-}
-
-type logWriter struct {
-	t    *testing.T
-	mu   sync.Mutex
-	done bool
-}
-
-func (w *logWriter) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.t.Cleanup(func() { w.mu.Lock(); w.done = true; w.mu.Unlock() })
-	if !w.done {
-		w.t.Log(strings.TrimSpace(string(b)))
-	}
-	return len(b), nil
-}
 
 func TestAgentKeepsWhatItAcknowledged(t *testing.T) {
 	n := newTestNetwork(t)
@@ -243,6 +101,7 @@ func TestAgentWithoutPolicy(t *testing.T) {
 }
 
 // A policy file that is no good is an alarm, not the end.
+
 func TestAgentBadPolicyFile(t *testing.T) {
 	a := newTestAgent(t, newTestNetwork(t))
 	if err := os.WriteFile(a.config.PolicyFile(), []byte("nonsense"), 0o644); err != nil {
@@ -280,6 +139,7 @@ func TestAgentStopsInTimeWithOpenWatches(t *testing.T) {
 }
 
 // What keeps an agent from starting is said with its code and a hint, and the agent that has it goes on.
+
 func TestAgentRefusesToStart(t *testing.T) {
 	n := newTestNetwork(t)
 	first := newTestAgent(t, n)
@@ -330,6 +190,7 @@ func TestAgentRefusesToStart(t *testing.T) {
 }
 
 // A data directory belongs to one network.
+
 func TestAgentWrongNetwork(t *testing.T) {
 	a := newTestAgent(t, newTestNetwork(t))
 	a.start()
@@ -373,7 +234,9 @@ func TestAgentReload(t *testing.T) {
 }
 
 // TestAgentReloadsMirrorsAndLimits holds that both change while the agent runs, and that a mirror that cannot be leaves
+
 // the old ones at work.
+
 func TestAgentReloadsMirrorsAndLimits(t *testing.T) {
 	n := newTestNetwork(t)
 	a := newTestAgent(t, n)
@@ -439,6 +302,7 @@ func TestAgentReloadsMirrorsAndLimits(t *testing.T) {
 }
 
 // Two agents with a mirror each: what is put on one becomes a file on the other, and its trigger runs.
+
 func TestAgentsReplicateAndMirror(t *testing.T) {
 	n := newTestNetwork(t)
 	one, two := newTestAgent(t, n), newTestAgent(t, n)
@@ -484,6 +348,7 @@ func TestAgentsReplicateAndMirror(t *testing.T) {
 }
 
 // systemd hears when the agent is ready, that it lives, and when it stops.
+
 func TestAgentNotifiesSystemd(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "n")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -518,6 +383,7 @@ func TestAgentNotifiesSystemd(t *testing.T) {
 }
 
 // The metrics of all parts fit into one registry, and can be gathered.
+
 func TestAgentMetrics(t *testing.T) {
 	a := newTestAgent(t, newTestNetwork(t))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
