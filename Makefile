@@ -45,6 +45,7 @@ fuzz: ## every fuzz target for FUZZTIME (10m)
 
 chaos: ## SEEDS (10000) simulated histories, partitions in virtual time, ROUNDS (40) of faults for real processes (root)
 	$(GO) test ./crdtstore -timeout 0 -run '^(TestSimulation|TestG1_EveryCrashImageConverges)$$' -v -seeds=$(SEEDS) -sim.all
+	$(GO) test ./crdtstore -timeout 0 -run '^TestG2_G3_G4_RandomHistories$$' -v -seeds=1000
 	$(GO) test ./test/virtual -timeout 0 -v -schedules=300 -agents=100
 	$(GO) test ./sync/mirror -timeout 0 -run '^Test(G8|Model)' -v -mirror.images=200 -mirror.long=10m -mirror.rounds=20
 	$(GO) test ./test/e2e -timeout 0 -run ThreeHostsEdit -v -both=2m

@@ -2,6 +2,7 @@ package crdtstore
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -167,11 +168,12 @@ func BenchmarkPreview(b *testing.B) {
 }
 
 // BenchmarkPolicySwitch puts another policy in force over 100,000 paths: from its return on every read judges by it.
-// settled/op is when all rows are right by it; reads go on meanwhile.
+// settled/op is when all rows are right by it. Reads go on meanwhile: read-p99 is of one a millisecond in that time.
 func BenchmarkPolicySwitch(b *testing.B) {
 	n := newTestNet(b, 1)
 	a := benchStore(b, n, 100_000, 1000)
 	var settled time.Duration
+	var reads []time.Duration
 	for i := 0; b.Loop(); i++ {
 		text := n.policy(hosts, "* peer", []string{"* /bench/1 rw", "* / rw"}[i%2])
 		start := time.Now()
@@ -179,9 +181,41 @@ func BenchmarkPolicySwitch(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StopTimer()
-		a.settle()
-		settled += time.Since(start)
+		done := make(chan struct{})
+		go func() {
+			a.settle()
+			settled += time.Since(start)
+			close(done)
+		}()
+		reads = append(reads, readUntil(b, a, done)...)
 		b.StartTimer()
 	}
+	slices.Sort(reads)
 	b.ReportMetric(float64(settled.Milliseconds())/float64(b.N), "settled-ms/op")
+	b.ReportMetric(float64(reads[len(reads)/2].Microseconds()), "read-p50-us")
+	b.ReportMetric(float64(reads[len(reads)*99/100].Microseconds()), "read-p99-us")
+	b.ReportMetric(float64(reads[len(reads)-1].Microseconds()), "read-max-us")
+}
+
+// readUntil reads a value every millisecond, and gives how long each took.
+func readUntil(b *testing.B, a *node, done <-chan struct{}) (took []time.Duration) {
+	pace := time.NewTicker(time.Millisecond)
+	defer pace.Stop()
+	for i := 0; ; i++ {
+		start := time.Now()
+		sn, err := a.Snapshot()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := sn.Get(fmt.Sprintf("/bench/1/%d", i*100%100_000+1), true); err != nil {
+			b.Fatal(err)
+		}
+		sn.Close()
+		took = append(took, time.Since(start))
+		select {
+		case <-done:
+			return took
+		case <-pace.C:
+		}
+	}
 }
