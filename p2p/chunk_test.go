@@ -69,6 +69,10 @@ func (c *fakeChunks) ServeChunk(_ record.PublicKey, w record.ChunkWant) record.A
 
 // lack lets b lack n chunks that a has.
 func lack(a, b *agent, n int) {
+	a.fakeChunks.mu.Lock()
+	defer a.fakeChunks.mu.Unlock()
+	b.fakeChunks.mu.Lock()
+	defer b.fakeChunks.mu.Unlock()
 	for i := range n {
 		data := bytes.Repeat([]byte{byte(i), byte(i >> 8)}, record.ChunkSize/2)
 		id := record.ChunkID(data)
