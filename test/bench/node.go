@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,7 +36,8 @@ type node struct {
 	fleet    *fleet
 	key      ed25519.PrivateKey
 	dir      string
-	net      *p2p.Node // nil: a store alone
+	net      *p2p.Node                // nil: a store alone
+	joined   atomic.Pointer[p2p.Node] // the same, for the store, which runs already
 	registry *prometheus.Registry
 	stop     func() error
 }
@@ -69,20 +71,20 @@ func (n *node) open() error {
 	n.Store, err = crdtstore.Open(crdtstore.Options{
 		Dir: n.dir, Network: n.fleet.network, Key: n.key, Admins: n.fleet.admins,
 		OnCommit: func(blocks []record.Outgoing) {
-			if n.net != nil {
+			if net := n.joined.Load(); net != nil {
 				for _, b := range blocks {
-					n.net.Publish(b)
+					net.Publish(b)
 				}
 			}
 		},
 		OnPolicy: func() {
-			if n.net != nil {
-				n.net.PolicyChanged()
+			if net := n.joined.Load(); net != nil {
+				net.PolicyChanged()
 			}
 		},
 		OnWants: func() {
-			if n.net != nil {
-				n.net.WantsChanged()
+			if net := n.joined.Load(); net != nil {
+				net.WantsChanged()
 			}
 		},
 	})
@@ -110,6 +112,7 @@ func (n *node) connect(bootstrap ...string) error {
 	if err != nil {
 		return err
 	}
+	n.joined.Store(n.net)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.net.Run(ctx, n.Store) }()
