@@ -150,11 +150,11 @@ func ownAs(dir, tree string) error {
 	if !ok || os.Geteuid() != 0 {
 		return nil
 	}
-	return filepath.WalkDir(tree, func(name string, _ fs.DirEntry, err error) error { //nolint:gosec // nobody else can write there yet
+	return filepath.WalkDir(tree, func(name string, _ fs.DirEntry, err error) error {
 		if name == tree && errors.Is(err, fs.ErrNotExist) {
 			return nil // no large values
 		}
-		return errors.Join(err, os.Lchown(name, int(owner.Uid), int(owner.Gid)))
+		return errors.Join(err, os.Lchown(name, int(owner.Uid), int(owner.Gid))) //nolint:gosec // nobody else can write there yet
 	})
 }
 
