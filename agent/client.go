@@ -70,27 +70,26 @@ func DialTargets(targets ...Target) (*Client, error) {
 
 // endpoint makes the way to a target.
 func (t Target) endpoint() (e endpoint, err error) {
-	e.transport = &http.Transport{
-		MaxIdleConnsPerHost: 64,
-		IdleConnTimeout:     time.Minute,
-		DisableCompression:  true,
-		ForceAttemptHTTP2:   true,
-	}
+	plain := &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, DisableCompression: true}
+	e.transport = plain
 	dialer := net.Dialer{Timeout: dialTimeout}
 	switch {
 	case t.Address == "":
 		return e, &Error{Code: CodeBadRequest, Message: "no socket named", Hint: "name it with --socket or --config"}
 	case t.socket():
 		e.base = &url.URL{Scheme: "http", Host: "agent"}
-		e.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		plain.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", t.Address)
 		}
 		return e, nil
 	}
-	e.transport.DialContext = dialer.DialContext
-	if e.base, err = t.base(); err == nil && e.base.Scheme == "https" {
-		e.transport.TLSClientConfig, err = t.tls()
-		e.transport.DialContext = dialLastWords(&dialer)
+	plain.DialContext = dialer.DialContext
+	if e.base, err = t.base(); err != nil || e.base.Scheme == "http" {
+		return e, err
+	}
+	config, err := t.tls()
+	if err == nil {
+		e.transport = agentTransport(&dialer, config)
 	}
 	return e, err
 }

@@ -9,7 +9,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"path"
-	"strings"
 	"sync/atomic"
 )
 
@@ -24,7 +23,10 @@ type failover struct {
 // endpoint is the way to one agent.
 type endpoint struct {
 	base      *url.URL // scheme and host
-	transport *http.Transport
+	transport interface {
+		http.RoundTripper
+		CloseIdleConnections()
+	}
 }
 
 // repeatable are the calls that change nothing, or the same again: a relayed write has its ID.
@@ -36,7 +38,6 @@ var repeatable = map[string]bool{
 
 // RoundTrip is that of http.RoundTripper.
 func (f *failover) RoundTrip(r *http.Request) (*http.Response, error) {
-	limit := len(f.all)
 	for tries := 1; ; tries++ {
 		i := f.now.Load()
 		answer, arrived, err := f.all[i].send(r)
@@ -45,9 +46,6 @@ func (f *failover) RoundTrip(r *http.Request) (*http.Response, error) {
 			return answer, err
 		}
 		f.now.CompareAndSwap(i, (i+1)%int64(len(f.all)))
-		if closedUnused(err) && limit < len(f.all)+unusedTries {
-			limit++ // the next may say why
-		}
 		again := !arrived || refused || repeatable[path.Base(r.URL.Path)]
 		switch {
 		case !again:
@@ -55,7 +53,7 @@ func (f *failover) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, &Error{Code: CodeUnreachable,
 				Message: "the agent's connection broke before it answered: the write may have been made, or not: " + err.Error(),
 				Hint:    "look with syncagent history PATH, and write again if it was not"}
-		case tries >= limit || r.Body != nil && r.GetBody == nil:
+		case tries == len(f.all) || r.Body != nil && r.GetBody == nil:
 			return answer, err
 		}
 		if refused {
@@ -78,17 +76,7 @@ func (e *endpoint) send(r *http.Request) (answer *http.Response, arrived bool, e
 	to := r.Clone(httptrace.WithClientTrace(r.Context(), trace))
 	to.URL.Scheme, to.URL.Host, to.Host = e.base.Scheme, e.base.Host, e.base.Host
 	answer, err = e.transport.RoundTrip(to)
-	// With TLS 1.3 the agent may refuse the client's certificate after the connection is there, but before any request.
-	return answer, arrived && (err == nil || tlsFailure(err) == nil && !closedUnused(err)), err
-}
-
-// unusedTries is how often a request is sent again because its connection was closed before.
-const unusedTries = 3
-
-// closedUnused tells whether the connection was closed before it took a request. An agent that refuses a certificate is
-// sometimes that quick, and net/http then forgets what it said.
-func closedUnused(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "http2: client conn could not be established")
+	return answer, arrived, err
 }
 
 // CloseIdleConnections is what http.Client looks for.

@@ -22,7 +22,7 @@ import (
 func (s *testServer) overHTTP2(t *testing.T) *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	transport := s.client.http.Transport.(*failover).all[0].transport.Clone()
+	transport := s.client.http.Transport.(*failover).all[0].transport.(*http.Transport).Clone()
 	transport.Protocols = protocols
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}

@@ -51,7 +51,7 @@ func TestRequestTimeout(t *testing.T) {
 	s := startServer(t, func(s *server) { s.timeout = 100 * time.Millisecond })
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	transport := s.client.http.Transport.(*failover).all[0].transport.Clone()
+	transport := s.client.http.Transport.(*failover).all[0].transport.(*http.Transport).Clone()
 	transport.Protocols = protocols
 	defer transport.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -178,7 +178,7 @@ func TestProtocols(t *testing.T) {
 	s := startServer(t)
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	transport := s.client.http.Transport.(*failover).all[0].transport.Clone()
+	transport := s.client.http.Transport.(*failover).all[0].transport.(*http.Transport).Clone()
 	transport.Protocols = protocols
 	defer transport.CloseIdleConnections()
 	for name, option := range map[string]connect.ClientOption{"grpc": connect.WithGRPC(), "grpc-web": connect.WithGRPCWeb()} {

@@ -130,7 +130,7 @@ func TestWatchEndsWhenItsCallerLeaves(t *testing.T) {
 	s := startServer(t)
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	transport := s.client.http.Transport.(*failover).all[0].transport.Clone()
+	transport := s.client.http.Transport.(*failover).all[0].transport.(*http.Transport).Clone()
 	transport.Protocols = protocols
 	defer transport.CloseIdleConnections()
 	for name, client := range map[string]apiv1connect.KVClient{
