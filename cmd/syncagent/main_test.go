@@ -1,12 +1,17 @@
 package main
 
 import (
+	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// quickExit spares programs that were built with the race detector the second that they sleep before they end.
+const quickExit = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
+	_ = os.Setenv("GORACE", quickExit) // for the commands that tests run
 	testscript.Main(m, map[string]func(){"syncagent": main})
 }
 
@@ -30,6 +35,7 @@ func TestScripts(t *testing.T) {
 			// A script sees no configuration of the machine it runs on.
 			env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/.config")
 			env.Setenv("XDG_STATE_HOME", env.WorkDir+"/.state")
+			env.Setenv("GORACE", quickExit)
 			return nil
 		},
 	})
