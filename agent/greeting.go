@@ -13,7 +13,9 @@ import (
 // TLS 1.3 an agent refuses a certificate after the handshake is over for the client, so that a request would be on its way
 // by then, and its broken pipe hides what the agent said. In HTTP/2 the server speaks first: with its settings it has
 // taken the client, with an alert it has not, and no request has been sent.
-func agentTransport(dialer *net.Dialer, config *tls.Config) *http2.Transport { //nolint:staticcheck // http.Transport takes no connection that was read from
+//
+//nolint:staticcheck // the newer http.Transport takes no connection that was read from
+func agentTransport(dialer *net.Dialer, config *tls.Config) *http2.Transport {
 	config.NextProtos = []string{http2.NextProtoTLS}
 	return &http2.Transport{
 		DisableCompression: true,
