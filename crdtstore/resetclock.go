@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -46,7 +45,6 @@ func (s *Store) resetClock(req *clockRequest) error {
 	c.judgeAnew()
 	c.addFeed(r, s.run, []feedItem{{kind: feedPolicy}})
 	r.set(countersKey, c.encode())
-	fault.Point("clock.before-commit")
 	if err := s.kv.Commit(r); err != nil {
 		return err
 	}
