@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"syncagent/crdtstore/fault"
 	"syncagent/sync/trigger"
 )
 
@@ -59,6 +58,12 @@ func (s *session) applyGuarded(ctx context.Context, p plan, strict bool) error {
 		return err
 	}
 	if err := s.replace(p, files); err != nil {
+		return err
+	}
+	if trial, _ := s.j.onTrial(); len(trial) == 0 {
+		return nil
+	}
+	if err := s.j.append(line{Live: true}); err != nil {
 		return err
 	}
 	return s.concludeTrial(ctx)
@@ -173,197 +178,6 @@ func (s *session) linkNext(from string, paths []string) error {
 		}
 	}
 	return nil
-}
-
-// keepOld puts links to everything that the change replaces or removes aside, and notes that it is on trial.
-func (s *session) keepOld(p plan, files []staged) error {
-	if len(s.m.o.Trial) == 0 {
-		return nil
-	}
-	if err := s.tree.clearDir(prevDir); err != nil {
-		return err
-	}
-	if err := s.tree.makeDirs(prevDir); err != nil {
-		return err
-	}
-	var trial []triedFile
-	keep := func(path string) error {
-		t := triedFile{Path: path}
-		if b, ok := s.j.at(path); ok {
-			old := stage(path, "", b)
-			t.Old = &old
-		}
-		var err error
-		if t.Kept, err = s.keepFile(path); err != nil {
-			return fmt.Errorf("keep %s: %w", path, err)
-		}
-		trial = append(trial, t)
-		return nil
-	}
-	for _, list := range [][]item{p.clear, p.remove} {
-		for _, i := range list {
-			if err := keep(i.path); err != nil {
-				return err
-			}
-		}
-	}
-	for _, f := range files {
-		if f.temp == "" {
-			continue
-		}
-		if err := keep(f.item.path); err != nil {
-			return err
-		}
-	}
-	if len(trial) == 0 {
-		return nil
-	}
-	if err := s.tree.sync(); err != nil {
-		return err
-	}
-	fault.Point("mirror.old-kept")
-	return s.j.append(line{Trial: trial})
-}
-
-// keepFile links what is at the path into prevDir; false if there is nothing, or a directory.
-func (s *session) keepFile(path string) (bool, error) {
-	d, err := s.tree.open(parent(path))
-	if err == nil {
-		info, lerr := d.Lstat(name(path))
-		if err = lerr; err == nil && info.IsDir() {
-			return false, nil
-		}
-	}
-	if errors.Is(err, fs.ErrNotExist) || isReason(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	if err := s.tree.makeDirs(parent(prevDir + "/" + path)); err != nil {
-		return false, err
-	}
-	return true, s.tree.link(path, prevDir+"/"+path)
-}
-
-// concludeTrial runs the trial of the change that went live, if there is one, and takes the change back if it fails.
-// After a crash it finishes what was on trial then.
-func (s *session) concludeTrial(ctx context.Context) error {
-	trial := s.j.onTrial()
-	if len(trial) == 0 {
-		return nil
-	}
-	defer s.closeDirs()
-	why := ""
-	if len(s.m.o.Trial) > 0 { // else the configuration changed in between: what is there stays
-		r := s.try(ctx, trial)
-		if ctx.Err() != nil {
-			return ctx.Err() // it was cut off: the next start tries again
-		}
-		fault.Point("mirror.tried")
-		if r.Err != nil {
-			why = fmt.Sprintf("it was rolled back: %v%s", r.Err, tail(r.Output))
-		}
-	}
-	if why == "" {
-		if err := s.j.append(line{Tried: true}); err != nil {
-			return err
-		}
-		return s.top.clearDir(prevDir)
-	}
-	back := s.rollBack
-	if s.j.shown() != "" {
-		back = s.rollBackSwap
-	}
-	if err := back(trial); err != nil {
-		return fmt.Errorf("roll back: %w", err)
-	}
-	if r := s.try(ctx, trial); r.Err != nil {
-		why += fmt.Sprintf("; on the files before it, the command failed too: %v", r.Err)
-	}
-	for _, t := range trial {
-		delete(s.dirty, t.Path)
-		s.rejected[t.Path], s.failing[t.Path] = why, why
-	}
-	s.m.o.Log.Error("a change was rolled back", "dir", s.m.o.Dir, "paths", len(trial))
-	return s.top.clearDir(prevDir)
-}
-
-func (s *session) try(ctx context.Context, trial []triedFile) trigger.Result {
-	var p plan
-	for _, t := range trial {
-		p.write = append(p.write, item{path: t.Path})
-	}
-	return s.command(s.m.o.Trial).Run(ctx, s.changedPaths(p), s.facts(p)...)
-}
-
-// rollBack puts everything back that the change replaced or removed, and removes what it added.
-func (s *session) rollBack(trial []triedFile) error {
-	var o outcome
-	var files []staged
-	var added []string
-	for _, t := range trial {
-		if !t.Kept {
-			added = append(added, t.Path)
-			if err := s.tree.remove(t.Path); err != nil && !errors.Is(err, fs.ErrNotExist) && !isReason(err) {
-				return err
-			}
-		}
-		if t.Kept && t.Old != nil {
-			b, err := t.Old.base()
-			if err != nil {
-				return err
-			}
-			files = append(files, staged{item: item{path: t.Path, want: want{version: b.version}}, base: b})
-		} else {
-			o.Gone = append(o.Gone, goneFile{Path: t.Path}) // it was not ours before
-		}
-	}
-	idle := map[string]struct{}{}
-	for _, path := range added {
-		for d := parent(path); d != "." && s.j.madeDir(d); d = parent(d) {
-			idle[d] = struct{}{}
-		}
-	}
-	s.removeDirs(idle, &o)
-	n := line{Tried: true}
-	if err := s.restoreOld(trial, &n); err != nil {
-		return err
-	}
-	fault.Point("mirror.rolled-back")
-	for _, f := range files {
-		n.Staged = append(n.Staged, stage(f.item.path, "", f.base))
-	}
-	return s.settle(n, o, files)
-}
-
-// restoreOld brings back the files of before. Those that are back already, since an earlier attempt was cut off, are fine.
-func (s *session) restoreOld(trial []triedFile, n *line) error {
-	for _, t := range trial {
-		if !t.Kept {
-			continue
-		}
-		for d := parent(t.Path); d != "."; d = parent(d) {
-			if _, err := s.tree.open(d); errors.Is(err, fs.ErrNotExist) {
-				n.Made = append(n.Made, d)
-			}
-		}
-		if err := s.tree.makeDirs(parent(t.Path)); err != nil {
-			return err
-		}
-	}
-	if err := s.tree.sync(); err != nil { // a file must not move into a directory that a power cut takes away
-		return err
-	}
-	for _, t := range trial {
-		if !t.Kept {
-			continue
-		}
-		if err := s.tree.move(prevDir+"/"+t.Path, t.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return s.tree.sync()
 }
 
 // reject leaves everything that the plan touches as it is.

@@ -313,11 +313,11 @@ func (j *journal) unsettled() []stagedFile {
 	return j.ledger.staged
 }
 
-// onTrial gives the change that may have to go back.
-func (j *journal) onTrial() []triedFile {
+// onTrial gives the change that may have to go back, and whether all of it is live.
+func (j *journal) onTrial() (trial []triedFile, live bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.ledger.trial
+	return j.ledger.trial, j.ledger.live
 }
 
 // shown gives the version that is shown, if the mirror swaps.

@@ -17,6 +17,7 @@ type ledger struct {
 	seq    uint64                     // of the last line that brought changes
 	staged []stagedFile               // written beside their targets; which of them were renamed is not known yet
 	trial  []triedFile                // what changed and may have to go back
+	live   bool                       // all of that is in place, and may be judged
 	shown  string                     // the version that is shown, if the mirror swaps
 	before string                     // the one that was shown before it
 	swap   *swap                      // as far as the journal knows, on its way
@@ -42,6 +43,8 @@ type line struct {
 	Ran    *ran         `json:"ran,omitempty"`    // a trigger has seen all up to here
 	Swap   *swap        `json:"swap,omitempty"`   // before another version is shown, with what is staged in it
 	Trial  []triedFile  `json:"trial,omitempty"`  // before anything of a change that may have to go back
+	Live   bool         `json:"live,omitempty"`   // all of it is in place
+	Back   bool         `json:"back,omitempty"`   // it has to go back
 	Tried  bool         `json:"tried,omitempty"`  // it stays, or everything has gone back
 	Base   []stagedFile `json:"base,omitempty"`   // rewritten journal: files
 	Due    []dueMark    `json:"due,omitempty"`    // rewritten journal: changes that triggers have not seen
@@ -161,10 +164,13 @@ func (l *ledger) apply(n line) error {
 		l.settle(*n.Done)
 	}
 	if n.Trial != nil {
-		l.trial = n.Trial
+		l.trial, l.live = n.Trial, false
+	}
+	if n.Live || n.Back {
+		l.live = n.Live
 	}
 	if n.Tried {
-		l.trial = nil
+		l.trial, l.live = nil, false
 	}
 	if n.Ran != nil {
 		l.seen(n.Ran.Trigger, n.Ran.Seq)
@@ -266,6 +272,6 @@ func (l *ledger) lines(yield func(line) bool) {
 		return
 	}
 	if len(l.trial) > 0 {
-		yield(line{Trial: l.trial})
+		yield(line{Trial: l.trial, Live: l.live})
 	}
 }

@@ -140,7 +140,7 @@ func (s *session) applySwap(ctx context.Context, p plan) error {
 	}
 	n := line{Swap: &swap{Dir: dir}}
 	if len(s.m.o.Trial) > 0 {
-		n.Trial = s.tried(files, o)
+		n.Trial, n.Live = s.tried(files, o), true // it is shown as a whole, or not at all
 	}
 	if err := s.show(n, files, o); err != nil {
 		return err
@@ -334,7 +334,7 @@ func (s *session) recoverSwap(now *swap) error {
 		return err
 	}
 	// Somebody took the version away: it never was, and the mirror begins with an empty one.
-	return errors.Join(s.settle(line{Swap: &swap{}}, outcome{Failed: o.Failed}, nil), s.openLive())
+	return errors.Join(s.settle(line{Swap: &swap{}, Tried: true}, outcome{Failed: o.Failed}, nil), s.openLive())
 }
 
 // turn makes the one link lead to a version.
