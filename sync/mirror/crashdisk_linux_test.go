@@ -152,10 +152,10 @@ func (d *crashDisk) after(lost loss) *crashDisk {
 		c.mode, c.owner, c.group, c.target = from.mode, from.owner, from.group, n.target
 		c.data, c.changed, c.wrote = bytes.Clone(from.data), n.changed, n.wrote
 		if n.kind == 0 {
-			if from == n && lost() { // torn: what was synced stays if it was only added to
-				kept := len(n.synced.data)
-				if !bytes.HasPrefix(n.data, n.synced.data) {
-					kept = 0
+			if from == n && lost() { // torn: of what was synced stays what nobody wrote over
+				kept := 0
+				for kept < min(len(n.data), len(n.synced.data)) && n.data[kept] == n.synced.data[kept] {
+					kept++
 				}
 				c.data = c.data[:kept+(len(c.data)-kept)/2]
 			}
