@@ -85,15 +85,25 @@ func (n *Node) askMore(f *frames, s *session, asked []record.ChunkWant) ([]recor
 	return append(asked, more...), f.write(frameChunkWants, encodeChunkWants(more))
 }
 
+// takeChunk hands an answer to the replica. What one peer does not have the others are asked for at once.
 func (n *Node) takeChunk(ctx context.Context, s *session, want record.ChunkWant, a record.Answer) error {
 	err := n.replica.TakeChunk(ctx, s.key, want, a)
 	if errors.Is(err, record.ErrFormat) {
 		return frameError("chunk: %v", err)
 	}
-	if err == nil && a.Status == record.Here {
-		n.stats.chunks.Inc()
+	if err != nil {
+		return err
 	}
-	return err
+	if a.Status == record.Here {
+		n.stats.chunks.Inc()
+		return nil
+	}
+	for _, other := range n.members() { // the replica asks this one again only after a while
+		if other != s {
+			ring(other.chunkBell)
+		}
+	}
+	return nil
 }
 
 // serveChunks answers wants one by one: at no time more than one chunk is in memory.

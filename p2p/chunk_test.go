@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"syncagent/crdtstore/record"
 )
 
@@ -122,6 +124,20 @@ func TestFetchOfChunksGoesOn(t *testing.T) {
 	defer a.fakeChunks.mu.Unlock()
 	if again := a.fakeChunks.served - 8*chunksAhead; again > 2*chunksAhead {
 		t.Errorf("%d chunks came twice", again)
+	}
+}
+
+// TestChunkThatAPeerLacksIsAskedOfOthers holds that a value does not wait for the next look at all wants because the first
+// peer that was asked did not have it yet.
+func TestChunkThatAPeerLacksIsAskedOfOthers(t *testing.T) {
+	asked, other := &session{id: "asked", standing: member, chunkBell: make(chan struct{}, 1)},
+		&session{id: "other", standing: member, chunkBell: make(chan struct{}, 1)}
+	n := &Node{replica: newFake(testKey(t), nil), sessions: map[peer.ID]*session{asked.id: asked, other.id: other}}
+	if err := n.takeChunk(t.Context(), asked, record.ChunkWant{}, record.Answer{Status: record.NotHere}); err != nil {
+		t.Fatal(err)
+	}
+	if len(other.chunkBell) != 1 || len(asked.chunkBell) != 0 {
+		t.Errorf("bells rung: %d of the other, %d of who lacks it", len(other.chunkBell), len(asked.chunkBell))
 	}
 }
 
