@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
 
 	"connectrpc.com/connect"
@@ -45,7 +46,7 @@ var codeRows = []codeRow{
 	{crdtstore.ErrBadCursor, CodeBadCursor, connect.CodeInvalidArgument, http.StatusBadRequest, "leave the cursor out to start from the present state"},
 	{crdtstore.ErrPolicy, CodeBadPolicy, connect.CodeInvalidArgument, http.StatusBadRequest, "syncagent acl check tells what is wrong with a policy"},
 	{crdtstore.ErrClosed, CodeStopping, connect.CodeUnavailable, http.StatusServiceUnavailable, ""},
-	{context.DeadlineExceeded, CodeTimeout, connect.CodeDeadlineExceeded, http.StatusGatewayTimeout, ""},
+	{context.DeadlineExceeded, CodeTimeout, connect.CodeDeadlineExceeded, http.StatusGatewayTimeout, "allow it more time (--timeout); syncagent status and syncagent doctor tell how the agent is"},
 	{context.Canceled, CodeCanceled, connect.CodeCanceled, 499, ""},
 	{nil, CodeBadPath, connect.CodeInvalidArgument, http.StatusBadRequest, "a path looks like /certs/web/tls.key"},
 	{nil, CodeBadRequest, connect.CodeInvalidArgument, http.StatusBadRequest, ""},
@@ -69,6 +70,9 @@ func classify(err error) *Error {
 	}
 	if e, ok := errors.AsType[*record.PathError](err); ok {
 		return &Error{Code: CodeBadPath, Message: e.Error(), Hint: rowOf(CodeBadPath).hint, Err: err}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return timedOut(err, err.Error())
 	}
 	for _, r := range codeRows {
 		if r.is != nil && errors.Is(err, r.is) {
@@ -117,12 +121,20 @@ func ErrorOf(err error) *Error {
 		if e := unreachable(err); e != nil {
 			return e
 		}
+		if c.Code() == connect.CodeDeadlineExceeded {
+			return timedOut(err, c.Message())
+		}
 		return &Error{Code: codeOfConnect(c.Code()), Message: c.Message(), Err: err}
 	}
 	if e := unreachable(err); e != nil {
 		return e
 	}
 	return classify(err)
+}
+
+func timedOut(err error, message string) *Error {
+	message = strings.Replace(message, context.DeadlineExceeded.Error(), "no answer in time", 1)
+	return &Error{Code: CodeTimeout, Message: message, Hint: rowOf(CodeTimeout).hint, Err: err}
 }
 
 func detailOf(c *connect.Error) *Error {
@@ -175,8 +187,6 @@ func codeOfConnect(c connect.Code) Code {
 		return CodeTooLarge
 	case connect.CodeUnavailable:
 		return CodeUnreachable
-	case connect.CodeDeadlineExceeded:
-		return CodeTimeout
 	case connect.CodeCanceled:
 		return CodeCanceled
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 
 	"connectrpc.com/connect"
@@ -55,7 +56,9 @@ func (s *service) Compare(ctx context.Context, r *connect.Request[apiv1.CompareR
 	}
 	c, err := s.peers.Compare(ctx, peer)
 	if err != nil {
-		return nil, &Error{Code: CodeUnreachable, Err: err, Message: "compare with " + r.Msg.GetPeerId() + ": " + err.Error(), Hint: "syncagent peers tells who is connected"}
+		names := labels{policy: s.store.Policy()}
+		who := names.of(peer)
+		return nil, &Error{Code: CodeUnreachable, Err: err, Message: "compare with " + cmp.Or(who.alias, who.id) + ": " + err.Error(), Hint: "syncagent peers tells who is connected"}
 	}
 	out := &apiv1.CompareResponse{SameBlocks: c.SameBlocks, SamePolicy: c.SamePolicy, Settled: c.Settled, Here: c.Here, There: c.There,
 		Withheld: c.Withheld, Differences: int64(len(c.Paths))}

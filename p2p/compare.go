@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -264,8 +265,10 @@ func readCompared(f *frames, want byte) ([]byte, error) {
 	for {
 		kind, payload, err := f.read(compareTimeout)
 		switch {
+		case errors.Is(err, errFrame):
+			return nil, err
 		case err != nil:
-			return nil, fmt.Errorf("no answer in time: %w", err)
+			return nil, errNoAnswer
 		case kind == frameRefuse:
 			return nil, fmt.Errorf("%w: %s", errRefused, visible(payload[:min(len(payload), 200)]))
 		case kind == frameDone:

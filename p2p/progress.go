@@ -61,7 +61,11 @@ const (
 	flagUnmirrored = 0x10
 )
 
-var errNotConnected = errors.New("not connected")
+var (
+	errNotConnected = errors.New("not connected")
+	// errNoAnswer is all that there is to say of a peer that stays silent; it may not know the question.
+	errNoAnswer = errors.New("no answer in time")
+)
 
 // Follow asks a peer how far it is with at most 256 versions, again and again, until all have reached want, the peer
 // tells of a fault, or ctx ends. Then it gives the last answer, or why there is none. A peer that is not connected is
@@ -105,7 +109,7 @@ func (n *Node) askProgress(ctx context.Context, s *session, question []byte, cou
 	case s.progressAsks <- struct{}{}:
 		defer func() { <-s.progressAsks }()
 	case <-ctx.Done():
-		return Progress{}, errors.New("no answer in time")
+		return Progress{}, errNoAnswer
 	}
 	f, done, err := n.openStream(ctx, s, protoSync)
 	if err != nil {
@@ -118,7 +122,7 @@ func (n *Node) askProgress(ctx context.Context, s *session, question []byte, cou
 	for {
 		kind, payload, err := f.read(helloTimeout)
 		if err != nil {
-			return Progress{}, errors.New("no answer in time")
+			return Progress{}, errNoAnswer
 		}
 		if kind == frameProgress {
 			p, err := parseAnswer(payload, count)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -66,16 +67,14 @@ func (c *cli) diffCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			lines := differences(s, p)
 			var paths *apiv1.CompareResponse
+			var unknown []diffLine
 			if p.GetConnected() {
 				if paths, err = c.comparePaths(cmd.Context(), p); err != nil {
-					lines = append(lines, diffLine{"unknown", agent.ErrorOf(err).Message})
-				} else if !paths.GetSamePolicy() && p.GetPolicySerial() == s.GetPolicySerial() {
-					lines = append(lines, diffLine{"policy", "its policy has the same serial and is another text"})
+					unknown = append(unknown, diffLine{"unknown", agent.ErrorOf(err).Message + versionNote(s, p)})
 				}
 			}
-			return c.printDiff(s, p, lines, paths)
+			return c.printDiff(s, p, append(differences(s, p, paths), unknown...), paths)
 		},
 	}
 }
@@ -137,20 +136,37 @@ func findPeer(peers []*apiv1.Peer, word string) (*apiv1.Peer, error) {
 	return nil, failf(exitNotFound, "not_found", "no peer %s", word).withHint("`syncagent peers` lists them")
 }
 
-// differences says why two agents do not have the same, as far as this one knows.
-func differences(s *apiv1.StatusResponse, p *apiv1.Peer) (lines []diffLine) {
+// versionNote tells of another version, whose agent may not know a question.
+func versionNote(s *apiv1.StatusResponse, p *apiv1.Peer) string {
+	if p.GetVersion() == s.GetVersion() {
+		return ""
+	}
+	return fmt.Sprintf("; it runs syncagent %s, this agent %s", p.GetVersion(), s.GetVersion())
+}
+
+// differences says why two agents do not have the same. What a comparison came to counts before what the peer told
+// some time ago; nil: there was none.
+func differences(s *apiv1.StatusResponse, p *apiv1.Peer, r *apiv1.CompareResponse) (lines []diffLine) {
 	add := func(code, format string, args ...any) {
 		lines = append(lines, diffLine{code, fmt.Sprintf(format, args...)})
+	}
+	sameBlocks, samePolicy := p.GetEqual(), p.GetPolicySerial() == s.GetPolicySerial()
+	if r != nil {
+		sameBlocks, samePolicy = r.GetSameBlocks(), r.GetSamePolicy()
 	}
 	switch {
 	case !p.GetConnected():
 		add("away", "it is not connected: what it has is not known")
-	case !p.GetEqual() && p.GetLagBlocks() > 0:
+	case !sameBlocks && p.GetLagBlocks() > 0:
 		add("behind", "it has %d blocks that are not here", p.GetLagBlocks())
-	case !p.GetEqual():
+	case !sameBlocks:
 		add("ahead", "it lacks blocks that are here, or has told nothing yet")
 	}
-	if p.GetConnected() && p.GetPolicySerial() != s.GetPolicySerial() {
+	switch {
+	case !p.GetConnected() || samePolicy:
+	case p.GetPolicySerial() == s.GetPolicySerial():
+		add("policy", "its policy has the same serial and is another text")
+	default:
 		add("policy", "its policy has serial %d, the one here %d", p.GetPolicySerial(), s.GetPolicySerial())
 	}
 	if n := s.GetMissingEntries(); n > 0 {
@@ -203,10 +219,13 @@ func (c *cli) printDiff(s *apiv1.StatusResponse, p *apiv1.Peer, lines []diffLine
 		}
 		c.noteDiff(s, name, equal, r)
 	}
-	if !equal {
-		return failf(exitError, "differs", "this agent and %s differ", name)
+	switch {
+	case equal:
+		return nil
+	case r == nil && !slices.ContainsFunc(lines, func(l diffLine) bool { return l.Code != "away" && l.Code != "unknown" }):
+		return failf(exitError, "differs", "whether %s has the same is not known", name).withHint("syncagent peers tells how the connection to it is")
 	}
-	return nil
+	return failf(exitError, "differs", "this agent and %s differ", name)
 }
 
 var kindWords = map[apiv1.DifferenceKind]string{

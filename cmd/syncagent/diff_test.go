@@ -10,21 +10,25 @@ import (
 // TestDifferences holds each reason that diff can name.
 func TestDifferences(t *testing.T) {
 	skew := -400_000.0
+	connected := &apiv1.Peer{Connected: true, Equal: true, PolicySerial: 1}
 	for _, tc := range []struct {
 		name   string
 		status *apiv1.StatusResponse
 		peer   *apiv1.Peer
+		paths  *apiv1.CompareResponse
 		want   string
 	}{
-		{"equal", &apiv1.StatusResponse{PolicySerial: 1, WithheldEntries: 5}, &apiv1.Peer{Connected: true, Equal: true, PolicySerial: 1}, ""},
-		{"away", &apiv1.StatusResponse{PolicySerial: 1}, &apiv1.Peer{}, "away"},
-		{"behind", &apiv1.StatusResponse{}, &apiv1.Peer{Connected: true, LagBlocks: 3}, "behind"},
-		{"ahead", &apiv1.StatusResponse{}, &apiv1.Peer{Connected: true}, "ahead"},
-		{"policy", &apiv1.StatusResponse{PolicySerial: 2}, &apiv1.Peer{Connected: true, Equal: true, PolicySerial: 1}, "policy"},
-		{"much", &apiv1.StatusResponse{MissingEntries: 1, Pending: 1}, &apiv1.Peer{Connected: true, Equal: true, ClockSkewMs: &skew}, "missing pending clock"},
+		{"equal", &apiv1.StatusResponse{PolicySerial: 1, WithheldEntries: 5}, connected, nil, ""},
+		{"away", &apiv1.StatusResponse{PolicySerial: 1}, &apiv1.Peer{}, nil, "away"},
+		{"behind", &apiv1.StatusResponse{}, &apiv1.Peer{Connected: true, LagBlocks: 3}, nil, "behind"},
+		{"ahead", &apiv1.StatusResponse{}, &apiv1.Peer{Connected: true}, nil, "ahead"},
+		{"policy", &apiv1.StatusResponse{PolicySerial: 2}, connected, nil, "policy"},
+		{"much", &apiv1.StatusResponse{MissingEntries: 1, Pending: 1}, &apiv1.Peer{Connected: true, Equal: true, ClockSkewMs: &skew}, nil, "missing pending clock"},
+		{"equal now", &apiv1.StatusResponse{PolicySerial: 2}, &apiv1.Peer{Connected: true, LagBlocks: 3}, &apiv1.CompareResponse{SameBlocks: true, SamePolicy: true}, ""},
+		{"equal before", &apiv1.StatusResponse{PolicySerial: 1}, connected, &apiv1.CompareResponse{}, "ahead policy"},
 	} {
 		var codes []string
-		for _, l := range differences(tc.status, tc.peer) {
+		for _, l := range differences(tc.status, tc.peer, tc.paths) {
 			codes = append(codes, l.Code)
 		}
 		if got := strings.Join(codes, " "); got != tc.want {

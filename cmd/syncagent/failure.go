@@ -79,7 +79,7 @@ var exitCodes = map[agent.Code]int{
 func classify(ctx context.Context, err error) *failure {
 	f := &failure{exit: exitError, code: "failed", message: err.Error(), cause: err}
 	known, isAgent := errors.AsType[*agent.Error](err)
-	if _, ok := errors.AsType[*connect.Error](err); ok && !isAgent {
+	if _, ok := errors.AsType[*connect.Error](err); !isAgent && (ok || errors.Is(err, context.DeadlineExceeded)) {
 		known, isAgent = agent.ErrorOf(err), true
 	}
 	canceled := errors.Is(err, context.Canceled) || isAgent && known.Code == agent.CodeCanceled

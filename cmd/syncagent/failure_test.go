@@ -43,11 +43,16 @@ func TestClassify(t *testing.T) {
 		{"interrupted", ended, context.Canceled, 130, "interrupted"},
 		{"interrupted call", ended, connect.NewError(connect.CodeCanceled, context.Canceled), 130, "interrupted"},
 		{"own reasons at the end", ended, api(agent.CodeDenied), 4, "denied"},
+		{"out of time", t.Context(), fmt.Errorf("read: %w", context.DeadlineExceeded), 1, "timeout"},
+		{"call out of time", t.Context(), connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded), 1, "timeout"},
 		{"canceled by itself", t.Context(), context.Canceled, 1, "failed"},
 	} {
 		f := classify(row.ctx, row.err)
 		if f.exit != row.exit || f.code != row.code {
 			t.Errorf("%s: exit %d, code %s, want %d, %s", row.name, f.exit, f.code, row.exit, row.code)
+		}
+		if row.code == "timeout" && (!strings.HasSuffix(f.message, "no answer in time") || f.hint == "") {
+			t.Errorf("%s: %q, hint %q", row.name, f.message, f.hint)
 		}
 	}
 }

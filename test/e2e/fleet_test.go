@@ -30,11 +30,18 @@ type fleet struct {
 // newFleet makes a network the way an operator does: init on the first host, join on the others. Nothing runs yet.
 func newFleet(t testing.TB, names ...string) *fleet {
 	t.Helper()
+	return newFleetOf(t, program, names...)
+}
+
+// newFleetOf is newFleet for another program than the one that is tested.
+func newFleetOf(t testing.TB, program string, names ...string) *fleet {
+	t.Helper()
 	parent := tempDir(t)
 	f := &fleet{t: t}
 	var token string
 	for i, name := range names {
 		h := newHost(t, parent, name)
+		h.program = program
 		if i == 0 {
 			token = lastLine(h.must(append([]string{"init", "--dir", h.dir, "--name", name}, loopback...)...))
 			h.identity = "identity " + name + " " + peerID(t, filepath.Join(h.dir, "policy.txt"), name)

@@ -28,6 +28,7 @@ const patience = 90 * time.Second
 type host struct {
 	t          testing.TB
 	name, dir  string
+	program    string   // the file that it runs
 	env        []string // settings for the agent, SYNCAGENT_...=
 	identity   string   // its line in the policy
 	client     *agent.Client
@@ -56,7 +57,7 @@ func tempDir(t testing.TB) string {
 
 func newHost(t testing.TB, parent, name string) *host {
 	t.Helper()
-	h := &host{t: t, name: name, dir: filepath.Join(parent, name)}
+	h := &host{t: t, name: name, dir: filepath.Join(parent, name), program: program}
 	var err error
 	if h.client, err = agent.Dial(filepath.Join(h.dir, "agent.sock")); err != nil {
 		t.Fatal(err)
@@ -84,7 +85,7 @@ func (h *host) logTail() string {
 
 // command is the program with the configuration of this host. It dies with the test.
 func (h *host) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(h.program, args...)
 	cmd.Env = append(os.Environ(), "HOME="+h.dir, "XDG_STATE_HOME="+h.dir, "SYNCAGENT_CONFIG="+h.config())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd
