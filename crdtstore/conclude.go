@@ -7,8 +7,9 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// A turn that is committed is concluded by another goroutine than the owner: synced to disk if somebody counts on it,
-// and told. Meanwhile the owner is at the next turn. Turns are concluded in order, and those that wait share one sync.
+// A turn that is committed is concluded: synced to disk if somebody counts on it, and told. While the owner has more to
+// do, another goroutine does that; an idle owner does it itself, for to wake somebody takes as long as half a sync.
+// Turns are concluded in order, and those that wait share one sync.
 
 const (
 	// maxOpen is how many committed turns may wait to be concluded; then the owner waits too.
@@ -40,7 +41,7 @@ func (s *Store) leave(o *openTurn) error {
 	s.open = append(s.open, o)
 	full := len(s.open) >= maxOpen
 	s.openMu.Unlock()
-	if full {
+	if full || len(s.inbox) == 0 && !s.busy() {
 		return s.conclude()
 	}
 	select {

@@ -62,15 +62,17 @@ func (s *Store) check(from record.PublicKey, parcels []record.Parcel) (checked [
 func onAllCores[T any](in []T, fn func(T) (*parcel, error)) ([]*parcel, error) {
 	out := make([]*parcel, len(in))
 	errs := make([]error, len(in))
-	var wg sync.WaitGroup
 	workers := min(runtime.GOMAXPROCS(0), len(in))
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < len(in); i += workers {
-				out[i], errs[i] = fn(in[i])
-			}
-		})
+	share := func(w int) {
+		for i := w; i < len(in); i += workers {
+			out[i], errs[i] = fn(in[i])
+		}
 	}
+	var wg sync.WaitGroup
+	for w := 1; w < workers; w++ {
+		wg.Go(func() { share(w) })
+	}
+	share(0)
 	wg.Wait()
 	out = slices.DeleteFunc(out, func(p *parcel) bool { return p == nil })
 	return out, cmp.Or(errs...)

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"fmt"
+	"strings"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -17,18 +17,12 @@ func KeyOf(priv ed25519.PrivateKey) PublicKey {
 	return PublicKey(id32(priv.Public().(ed25519.PublicKey)))
 }
 
+// peerPrefix begins the peer ID of every Ed25519 key: identity multihash, its length, and as protobuf the type of the
+// key and its length. What follows is the key.
+const peerPrefix = "\x00\x24\x08\x01\x12\x20"
+
 // PeerID gives the libp2p peer ID of the key.
-func (k PublicKey) PeerID() peer.ID {
-	pub, err := crypto.UnmarshalEd25519PublicKey(k[:])
-	if err != nil {
-		panic(err) // only a wrong length fails, and the type fixes it
-	}
-	id, err := peer.IDFromPublicKey(pub)
-	if err != nil {
-		panic(err) // an Ed25519 key always has an identity multihash
-	}
-	return id
-}
+func (k PublicKey) PeerID() peer.ID { return peer.ID(peerPrefix + string(k[:])) }
 
 // String gives the peer ID, "12D3KooW...".
 func (k PublicKey) String() string { return k.PeerID().String() }
@@ -41,18 +35,11 @@ func (k PublicKey) Short() string { s := k.String(); return s[len(s)-8:] }
 
 // PublicKeyOf extracts the key from a libp2p peer ID. It fails for IDs that are not Ed25519 keys and for weak keys.
 func PublicKeyOf(id peer.ID) (k PublicKey, err error) {
-	pub, err := id.ExtractPublicKey()
-	if err != nil {
-		return k, fmt.Errorf("peer ID %s: not an Ed25519 identity", id)
-	}
-	raw, err := pub.Raw()
-	if err != nil || pub.Type() != crypto.Ed25519 || len(raw) != len(k) {
-		return k, fmt.Errorf("peer ID %s: not an Ed25519 identity", id)
+	raw, ok := strings.CutPrefix(string(id), peerPrefix)
+	if !ok || len(raw) != len(k) { // the key in other bytes would be a second name for one identity
+		return k, fmt.Errorf("peer ID %s: not an Ed25519 identity in its canonical form", id)
 	}
 	copy(k[:], raw)
-	if k.PeerID() != id { // the key wrapped in other bytes: a second name for one identity
-		return PublicKey{}, fmt.Errorf("peer ID %s: not in canonical form", id)
-	}
 	if err := k.Check(); err != nil {
 		return PublicKey{}, fmt.Errorf("peer ID %s: %w", id, err)
 	}
