@@ -66,6 +66,12 @@ func readConfigFile(file string) ([]byte, error) {
 
 // parseConfig does all of LoadConfig that needs no disk.
 func parseConfig(file string, text []byte, lookup func(string) (string, bool), overrides map[string]string) (Config, error) {
+	c, _, err := parseSettings(file, text, lookup, overrides)
+	return c, err
+}
+
+// parseSettings also gives what set each of them.
+func parseSettings(file string, text []byte, lookup func(string) (string, bool), overrides map[string]string) (Config, *origins, error) {
 	c := DefaultConfig()
 	d := decodeConfig(text, &c)
 	faults := d.faults
@@ -88,7 +94,7 @@ func parseConfig(file string, text []byte, lookup func(string) (string, bool), o
 	if file != "" {
 		absolute, err := filepath.Abs(file)
 		if err != nil {
-			return c, fmt.Errorf("find configuration: %w", err)
+			return c, nil, fmt.Errorf("find configuration: %w", err)
 		}
 		c.File = absolute
 		c.resolvePaths()
@@ -108,7 +114,7 @@ func parseConfig(file string, text []byte, lookup func(string) (string, bool), o
 		}
 		faults = append(faults, f)
 	}
-	return c, faultsError(file, faults)
+	return c, &origins{c.File, d.places, sources}, faultsError(file, faults)
 }
 
 // EnvName gives the environment variable of a key path: SYNCAGENT_API_HTTP for api.http.

@@ -33,11 +33,27 @@ func (c *cli) configCmd() *cobra.Command {
 			}
 			return nil
 		},
-	}, &cobra.Command{
+	}, c.configShowCmd())
+	return cmd
+}
+
+const configShowHelp = `Print the settings in force: environment over file over defaults. The environment is that
+of this command; the agent may have been started with another.
+
+With --origin every setting stands on a line of its own, with what set it: a line of the
+file, a variable, or nothing but the default.`
+
+func (c *cli) configShowCmd() *cobra.Command {
+	var origin bool
+	cmd := &cobra.Command{
 		Use:   "show",
-		Short: "Print the settings in force: environment over file over defaults",
+		Short: "Print the settings in force, and what set them",
+		Long:  configShowHelp,
 		Args:  args(0),
 		RunE: func(*cobra.Command, []string) error {
+			if origin {
+				return c.showOrigins()
+			}
 			cfg, err := c.loadConfig(nil)
 			if err != nil {
 				return err
@@ -52,8 +68,34 @@ func (c *cli) configCmd() *cobra.Command {
 			_, err = c.stdout.Write(text)
 			return err
 		},
-	})
+	}
+	cmd.Flags().BoolVar(&origin, "origin", false, "tell of every setting what set it")
 	return cmd
+}
+
+// settingJSON is one line of config show --origin for programs.
+type settingJSON struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"` // as YAML
+	Origin string `json:"origin"`
+}
+
+func (c *cli) showOrigins() error {
+	settings, err := agent.LoadSettings(agent.FindConfig(c.configFile))
+	if err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, s := range settings {
+		if c.json() {
+			printJSON(c.stdout, settingJSON(s))
+		}
+		rows = append(rows, []string{s.Key, s.Value, s.Origin})
+	}
+	if !c.json() {
+		table(c.stdout, []string{"SETTING", "VALUE", "SET BY"}, rows)
+	}
+	return nil
 }
 
 func (c *cli) yamlOptions() []yaml.EncodeOption {
