@@ -23,7 +23,7 @@ import (
 
 var (
 	program = flag.String("program", "", "measure this binary instead of building one: the one before a change, beside the one after it")
-	built   string // directory of the one that was built
+	built   string // directory of what was built
 )
 
 // buildProgram builds the program once.
@@ -31,7 +31,7 @@ func buildProgram() error {
 	if *program != "" {
 		return nil
 	}
-	dir, err := os.MkdirTemp("", "bench")
+	dir, err := builds()
 	if err != nil {
 		return err
 	}
@@ -40,11 +40,21 @@ func buildProgram() error {
 	if err := cmd.Run(); err != nil {
 		return err
 	}
-	built, *program = dir, filepath.Join(dir, "syncagent")
+	*program = filepath.Join(dir, "syncagent")
 	return nil
 }
 
-func removeProgram() {
+// builds gives the directory for what is built, which removeBuilt removes.
+func builds() (string, error) {
+	if built != "" {
+		return built, nil
+	}
+	var err error
+	built, err = os.MkdirTemp("", "bench")
+	return built, err
+}
+
+func removeBuilt() {
 	if built != "" {
 		_ = os.RemoveAll(built)
 	}

@@ -51,10 +51,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer removeProgram()
+	defer removeBuilt()
 	fmt.Printf("%s, %d CPUs, %s, median of %d\n\n", time.Now().Format("2006-01-02 15:04"), runtime.NumCPU(), runtime.Version(), *repeat)
 	fmt.Printf("| %-54s | %17s | %-22s | %s\n|---|---|---|---\n", "figure", "measured", "goal", "note")
-	for _, f := range slices.Concat(storeFigures(), readFigures(), backupFigures(), networkFigures(), agentFigures(), etcdFigures()) {
+	for _, f := range slices.Concat(storeFigures(), readFigures(), backupFigures(), networkFigures(), agentFigures(), etcdFigures(), libraryFigures()) {
 		if !wanted.MatchString(f.name) {
 			continue
 		}

@@ -16,6 +16,7 @@ import (
 // networkFigures are of agents without their API in this process.
 func networkFigures() []figure {
 	fs := []figure{
+		{name: "catch-up, 1k single puts", unit: "s", measure: catchUp(1000, 1, 0)},
 		{name: "catch-up, 10k single puts", goal: "0.7 s, stretch 0.4 s", unit: "s", measure: catchUp(10_000, 1, 0)},
 		{name: "catch-up, 100k single puts", unit: "s", measure: catchUp(100_000, 1, 0), long: true},
 		{name: "catch-up, 100k in batches of 100", goal: "0.8 s, stretch 0.4 s", unit: "s", measure: catchUp(100_000, 100, 0)},
