@@ -37,6 +37,7 @@ endif
 lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up to date
 	@test -z "$$(gofmt -l $(sources) | tee /dev/stderr)" || { echo 'gofmt: format the files above' >&2; exit 1; }
 	$(GO) vet ./...
+	$(GO) -C test/bench/stack vet ./...
 	$(GO) tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners
 	@tools/generated.sh
 
@@ -53,9 +54,9 @@ chaos: ## SEEDS (10000) simulated histories, partitions in virtual time, ROUNDS 
 
 faults: ## tests of the tests: planted faults must be found, dying at any named step must be survived
 	$(GO) test -timeout 20m -tags faults -run 'PlantedFaults|Failpoints' -v ./crdtstore
-	$(GO) test -timeout 30m -tags faults -run 'Fault' -v ./test
-	$(GO) test -timeout 60m -run TestGuards -guards -v ./test
-	$(GO) test -timeout 30m -tags faults -run 'Failpoints' -v ./test/e2e
+	$(GO) test -count=1 -timeout 30m -tags faults -run 'Fault' -v ./test
+	$(GO) test ./test -timeout 60m -run TestGuards -v -guards
+	$(GO) test -count=1 -timeout 30m -tags faults -run 'Failpoints' -v ./test/e2e
 
 bench: ## one table of figures beside their goals; BENCH=. runs the packages' own benchmarks that match, too
 	$(GO) run ./test/bench -repeat 5

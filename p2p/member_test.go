@@ -277,7 +277,11 @@ func TestStandingIsReconciled(t *testing.T) {
 }
 
 func TestRedialAfterRestart(t *testing.T) {
-	a, b := pair(t, nil)
+	ka, kb := testKey(t), testKey(t)
+	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kb)}}
+	a := start(t, "a", newFake(ka, policy), Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}}) // QUIC tells late that nobody is there
+	b := start(t, "b", newFake(kb, policy), Options{Bootstrap: a.node.Addrs()})
+	eventually(t, func() bool { return connectedPeers(a) == 1 && connectedPeers(b) == 1 }, "a and b connect")
 	listen := slices.Clone(a.node.Addrs())
 	for i, s := range listen {
 		listen[i] = strings.Split(s, "/p2p/")[0]
@@ -285,6 +289,7 @@ func TestRedialAfterRestart(t *testing.T) {
 	a.stop()
 	eventually(t, func() bool { return connectedPeers(b) == 0 }, "b sees that a is gone")
 	b.publish([]byte("v"), "/meanwhile")
+	eventually(t, func() bool { return b.node.Peers()[0].Fault != "" }, "b tries in vain")
 	a = start(t, "a", a.fakeReplica, Options{Listen: listen})
 	eventually(t, equal(a, b), "b dials a again")
 }
