@@ -181,7 +181,7 @@ func (b *backup) chunksOf(entry []byte) {
 		if b.chunks[ref] {
 			continue
 		}
-		if data, err := b.s.chunks.get(ref); err == nil {
+		if data, err := b.s.chunks.get(ref, nil); err == nil {
 			b.frame(frameChunk, append(ref.path[:], data...))
 			b.chunks[ref] = true
 		}

@@ -99,9 +99,10 @@ func (c *chunks) has(ref chunkRef) bool {
 // errChunk says that a chunk is not here, or not what it was.
 var errChunk = errors.New("chunk is missing or damaged")
 
-// get reads a chunk and checks it. A damaged file is removed, so that the chunk is fetched again.
-func (c *chunks) get(ref chunkRef) ([]byte, error) {
-	data, err := c.files.Get(ref)
+// get reads a chunk and checks it; it may come in the room of buf. A damaged file is removed, so that the chunk is fetched
+// again.
+func (c *chunks) get(ref chunkRef, buf []byte) ([]byte, error) {
+	data, err := c.files.Get(ref, buf)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w: %s", errChunk, ref.id)
@@ -117,7 +118,7 @@ func (c *chunks) get(ref chunkRef) ([]byte, error) {
 // put stores a pinned chunk unless it is here, and whole, already.
 func (c *chunks) put(ref chunkRef, data []byte) error {
 	if c.has(ref) {
-		if _, err := c.get(ref); err == nil {
+		if _, err := c.get(ref, nil); err == nil {
 			return nil
 		}
 	}

@@ -186,7 +186,7 @@ func (s *Store) ServeChunk(reader record.PublicKey, w record.ChunkWant) record.A
 	if !s.Policy().MayRead(reader, s.network.Tags(sl.path)) && !fault.Planted("serve-anybody") {
 		return record.Answer{Status: record.Denied}
 	}
-	data, err := s.chunks.get(chunkRef{w.PathKey, w.Chunk})
+	data, err := s.chunks.get(chunkRef{w.PathKey, w.Chunk}, nil)
 	if err != nil {
 		_ = s.lost(sl, chunkRef{w.PathKey, w.Chunk}, err) // the peer asks another; here it is noted
 		return record.Answer{}

@@ -27,7 +27,8 @@ type content struct {
 	slot slot // whose value it is
 	left []chunkRef
 	pins []chunkRef
-	buf  []byte
+	buf  []byte // of the chunk that is read, what is left
+	room []byte // of that chunk, for the next
 }
 
 func (c *content) Read(p []byte) (int, error) {
@@ -35,11 +36,11 @@ func (c *content) Read(p []byte) (int, error) {
 		if len(c.left) == 0 {
 			return 0, io.EOF
 		}
-		data, err := c.s.chunks.get(c.left[0])
+		data, err := c.s.chunks.get(c.left[0], c.room)
 		if err != nil {
 			return 0, c.s.lost(&c.slot, c.left[0], err)
 		}
-		c.buf, c.left = data, c.left[1:]
+		c.buf, c.room, c.left = data, data, c.left[1:]
 	}
 	n := copy(p, c.buf)
 	c.buf = c.buf[n:]

@@ -463,7 +463,7 @@ func TestRelayOfALargeValueNeedsItsChunks(t *testing.T) {
 	w := &record.Write{Author: record.KeyOf(testKey("b")), HLC: hlc, Slots: []record.Slot{{Entry: e.ID(), Tags: a.network.Tags(e.Path)}}}
 	w.Sign(testKey("b"), a.network)
 	ref := u.pins[1]
-	data, _ := a.disk.chunks.Get(ref)
+	data, _ := a.disk.chunks.Get(ref, nil)
 	if err := a.disk.chunks.Remove(ref); err != nil {
 		t.Fatal(err)
 	}

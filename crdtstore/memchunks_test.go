@@ -35,7 +35,7 @@ func (m *memChunks) Put(ref chunkRef, chunk []byte) error {
 	return nil
 }
 
-func (m *memChunks) Get(ref chunkRef) ([]byte, error) {
+func (m *memChunks) Get(ref chunkRef, _ []byte) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	data, ok := m.files[ref]

@@ -122,6 +122,7 @@ type Store struct {
 	wants      *wants
 	chunks     *chunks
 	uploads    chan struct{} // tokens
+	storing    chan struct{} // tokens
 	allowances allowances
 	maxValue   atomic.Int64
 	clockMu    sync.Mutex
@@ -146,10 +147,10 @@ func Open(o Options) (*Store, error) {
 		inbox:   make(chan any, 256), stopped: make(chan struct{}), left: make(chan struct{}, 1), told: make(chan struct{}, 1),
 		index: newPathIndex(), parked: newParking(), early: newEarlyEntries(), wants: newWants(),
 		unready: make(map[record.ID]*unreadyWrite), unreadyAt: make(map[record.Tag]map[record.ID]bool),
-		bells: make(map[chan struct{}]struct{}), uploads: make(chan struct{}, uploadsAtOnce),
+		bells: make(map[chan struct{}]struct{}), uploads: make(chan struct{}, uploadsAtOnce), storing: make(chan struct{}, chunksAtOnce),
 	}
 	if o.chunks == nil {
-		o.chunks = chunkDir(filepath.Join(o.Dir, "chunks"))
+		o.chunks = newChunkDir(filepath.Join(o.Dir, "chunks"))
 	}
 	s.chunks = newChunks(o.chunks)
 	s.allowances.set(o.PeerOrigins)

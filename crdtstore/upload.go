@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	uploadsAtOnce = 32 // others wait; each holds up to chunkWriters chunks in memory
-	chunkWriters  = 4  // of one upload
+	uploadsAtOnce = 32  // others wait
+	chunksAtOnce  = 128 // of all uploads, being stored: 32 MiB
+	chunkWriters  = 16  // of one upload
 )
 
 // Upload is a value that is ready for a write. The chunks of a large one are durable, and stay until Close.
@@ -71,7 +72,8 @@ func (s *Store) Upload(ctx context.Context, path string, r io.Reader) (*Upload, 
 	return u, nil
 }
 
-// store writes the first chunk and all that follow. Several are written at the same time, as each waits for the disk.
+// store writes the first chunk and all that follow. Several are stored at the same time, since each waits for
+// the disk, and they do so together.
 func (u *Upload) store(ctx context.Context, chunk []byte, in io.Reader) error {
 	writers, failing := errgroup.WithContext(ctx)
 	writers.SetLimit(chunkWriters)
@@ -85,7 +87,11 @@ func (u *Upload) store(ctx context.Context, chunk []byte, in io.Reader) error {
 		u.s.chunks.pin([]chunkRef{ref})
 		u.pins = append(u.pins, ref)
 		u.list.Chunks, u.list.Size = append(u.list.Chunks, ref.id), u.list.Size+uint64(len(chunk))
-		writers.Go(func() error { return u.s.chunks.put(ref, data) })
+		u.s.storing <- struct{}{}
+		writers.Go(func() error {
+			defer func() { <-u.s.storing }()
+			return u.s.chunks.put(ref, data)
+		})
 		chunk, err = record.ReadChunk(in)
 	}
 	if failed := writers.Wait(); failed != nil {

@@ -14,7 +14,7 @@ import (
 const (
 	chunksAhead  = 16 // asked of one peer and not answered yet: 4 MiB
 	chunkPeers   = 4  // asked at the same time
-	chunkWriters = 4  // chunks of one peer that are being stored
+	chunkWriters = 32 // chunks of one peer that are being stored: they wait for the disk together
 )
 
 // chunkFetches asks one peer for chunks, whenever its bell rings.
@@ -115,7 +115,7 @@ func (n *Node) serveChunks(ctx context.Context, s *session, f *frames, payload [
 	for _, w := range wants {
 		a := n.replica.ServeChunk(s.key, w)
 		n.spend(ctx, s, len(a.Entry))
-		if err := f.write(frameChunk, append([]byte{byte(a.Status)}, a.Entry...)); err != nil {
+		if err := f.write(frameChunk, []byte{byte(a.Status)}, a.Entry); err != nil {
 			return err
 		}
 	}

@@ -2,7 +2,6 @@ package p2p
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 const (
 	frameHeader  = 5
 	maxFrame     = 1 << 20 // bytes of payload
+	fewBytes     = 64 << 10
 	frameTimeout = 15 * time.Second
 )
 
@@ -115,7 +115,8 @@ func (f *frames) greeted() error {
 	return greet()
 }
 
-// readPayload reads length and payload. Memory grows with what really came, not with what the length claims.
+// readPayload reads length and payload. It takes no more memory than a few times what really came, whatever the length
+// claims.
 func readPayload(r io.Reader) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -125,15 +126,13 @@ func readPayload(r io.Reader) ([]byte, error) {
 	if n > maxFrame {
 		return nil, frameError("length %d is over the limit of %d", n, maxFrame)
 	}
-	if n <= 64<<10 {
-		b := make([]byte, n)
-		_, err := io.ReadFull(r, b)
+	b := make([]byte, min(n, fewBytes))
+	if _, err := io.ReadFull(r, b); err != nil || n <= fewBytes {
 		return b, noEOF(err)
 	}
-	var b bytes.Buffer
-	b.Grow(128 << 10)
-	_, err := io.CopyN(&b, r, int64(n))
-	return b.Bytes(), noEOF(err)
+	whole := make([]byte, n)
+	_, err := io.ReadFull(r, whole[copy(whole, b):])
+	return whole, noEOF(err)
 }
 
 // noEOF turns the end of the stream inside a frame into what it is.
@@ -144,21 +143,44 @@ func noEOF(err error) error {
 	return err
 }
 
-// write sends one frame in one piece. It blocks on the flow control of the stream, at most for frameTimeout.
-func (f *frames) write(kind byte, payload []byte) error {
-	if len(payload) > maxFrame {
-		return fmt.Errorf("frame of %d bytes is over the limit of %d", len(payload), maxFrame)
+// write sends one frame; its payload may come in parts. It blocks on the flow control of the stream, at most for
+// frameTimeout.
+func (f *frames) write(kind byte, payload ...[]byte) error {
+	size := 0
+	for _, part := range payload {
+		size += len(part)
+	}
+	if size > maxFrame {
+		return fmt.Errorf("frame of %d bytes is over the limit of %d", size, maxFrame)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.buf = append(f.buf[:0], kind)
-	f.buf = binary.BigEndian.AppendUint32(f.buf, uint32(len(payload)))
-	f.buf = append(f.buf, payload...)
+	f.buf = binary.BigEndian.AppendUint32(f.buf, uint32(size))
 	if err := f.s.SetWriteDeadline(time.Now().Add(frameTimeout)); err != nil {
 		return err
 	}
+	for _, part := range payload {
+		if len(part) <= fewBytes { // in one piece with what comes before it
+			f.buf = append(f.buf, part...)
+			continue
+		}
+		if err := f.flush(); err != nil {
+			return err
+		}
+		if _, err := f.s.Write(part); err != nil { // a copy of it would cost more
+			return err
+		}
+	}
+	return f.flush()
+}
+
+func (f *frames) flush() error {
+	if len(f.buf) == 0 {
+		return nil
+	}
 	_, err := f.s.Write(f.buf)
-	if cap(f.buf) > 64<<10 {
+	if f.buf = f.buf[:0]; cap(f.buf) > fewBytes {
 		f.buf = nil // kept streams are idle most of the time
 	}
 	return err
