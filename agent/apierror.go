@@ -34,7 +34,8 @@ var codeRows = []codeRow{
 		"this agent has no policy yet: it comes from a peer that admitted it (syncagent acl admit there), or from syncagent acl apply here"},
 	{crdtstore.ErrDenied, CodeDenied, connect.CodePermissionDenied, http.StatusForbidden,
 		"syncagent acl show tells what is allowed; an admin changes it with syncagent acl apply"},
-	{crdtstore.ErrPrecondition, CodePrecondition, connect.CodeFailedPrecondition, http.StatusPreconditionFailed, ""},
+	{crdtstore.ErrPrecondition, CodePrecondition, connect.CodeFailedPrecondition, http.StatusPreconditionFailed,
+		"syncagent get -o json tells what is there now, and its version"},
 	{crdtstore.ErrTooLarge, CodeTooLarge, connect.CodeInvalidArgument, http.StatusRequestEntityTooLarge, ""},
 	{crdtstore.ErrClock, CodeClock, connect.CodeUnavailable, http.StatusServiceUnavailable, "check the time service of the agent's host"},
 	{crdtstore.ErrFormat, CodeOldVersion, connect.CodeFailedPrecondition, http.StatusServiceUnavailable,
@@ -167,7 +168,7 @@ func unreachable(err error) *Error {
 		at = op.Addr.Network() + ":" + op.Addr.String()
 	}
 	e := &Error{Code: CodeUnreachable, Err: err, Message: "no agent at " + at + ": " + op.Err.Error(),
-		Hint: "start it with syncagent agent (systemctl start syncagent), or name another with --socket or --server"}
+		Hint: "start it with syncagent agent (systemctl start syncagent), or name another with --config, --socket or --server"}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		e.Message = "no agent at " + at + ": " + errno.Error()
 	}

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -22,6 +24,9 @@ func (d *diagnosis) askAgent(ctx context.Context, client *Client) bool {
 	status, err := client.Agent.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
 	if err != nil {
 		e := ErrorOf(err)
+		if e.Code == CodeUnreachable && d.config.File != SystemConfig && !errors.Is(err, fs.ErrPermission) {
+			e.Hint = "start it with syncagent agent --config " + d.config.File
+		}
 		d.fail("agent", e.Hint, "%s", e.Message)
 		return false
 	}

@@ -44,10 +44,14 @@ func faultsError(file string, faults Faults) error {
 		return nil
 	}
 	faults.sort()
-	if file == "" {
+	named := file != ""
+	if !named {
 		file = "configuration"
 	}
-	e := &Error{Code: CodeBadConfig, Hint: "configs/syncagent.yaml shows every key; syncagent config check tests a file"}
+	e := &Error{Code: CodeBadConfig, Hint: "docs/reference.md has every key and its default"}
+	if named {
+		e.Hint = "syncagent config check --config " + file + " tests it; " + e.Hint
+	}
 	if len(faults) == 1 {
 		e.Message = fmt.Sprintf("%s: %s", file, faults[0])
 		return e

@@ -28,7 +28,11 @@ func LoadKey(file string) (ed25519.PrivateKey, error) {
 		}
 	}
 	if err != nil {
-		return nil, &Error{Code: CodeBadKeyFile, Err: err, Message: fmt.Sprintf("read key file: %v", err)}
+		e := &Error{Code: CodeBadKeyFile, Err: err, Message: fmt.Sprintf("read key file: %v", err)}
+		if errors.Is(err, fs.ErrPermission) {
+			e.Hint = "run this as the owner of the key: root, or the user of the service"
+		}
+		return nil, e
 	}
 	defer f.Close() //nolint:errcheck // read only
 	// The mode of the open file, not of the name: nobody can swap it in between.

@@ -230,7 +230,7 @@ func (c *cli) aclRetireCmd() *cobra.Command {
 				}
 				key, err := now.File.Find(words[0])
 				if err != nil {
-					return nil, usagef("%v", err)
+					return nil, usagef("%v", err).withHint("`syncagent acl show` lists the identities; a peer ID does as well")
 				}
 				text, err := acl.Retire(now.Text, key, until.Add(time.Second)) // the text has whole seconds
 				if err != nil {

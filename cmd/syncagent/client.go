@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"time"
@@ -87,6 +88,19 @@ func listRequested(ctx context.Context, client *agent.Client, r *apiv1.ListReque
 		}
 	}
 	return cursor, stream.Err()
+}
+
+// orBelow adds to the error that nothing is at a path what lies below it: that may be meant, and command takes it.
+func orBelow(ctx context.Context, client *agent.Client, path string, err error, command string) error {
+	e := agent.ErrorOf(err)
+	if e == nil || e.Code != agent.CodeNotFound {
+		return err
+	}
+	r, cerr := client.KV.Count(ctx, connect.NewRequest(&apiv1.CountRequest{Prefix: path}))
+	if cerr == nil && r.Msg.GetCount() > 0 {
+		e.Hint = fmt.Sprintf("paths below it: %d (%s %s)", r.Msg.GetCount(), command, path)
+	}
+	return e
 }
 
 // writeBatch makes ops one atomic write, signed by the user's key if there is one.

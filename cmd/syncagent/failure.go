@@ -99,7 +99,7 @@ func classify(ctx context.Context, err error) *failure {
 		return f
 	}
 	if _, ok := errors.AsType[*record.PathError](err); ok {
-		f.exit, f.code = exitUsage, string(agent.CodeBadPath)
+		f.exit, f.code, f.hint = exitUsage, string(agent.CodeBadPath), "a path looks like /certs/web/tls.key"
 	}
 	return f
 }

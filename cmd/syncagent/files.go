@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"syncagent/agent"
 )
@@ -31,6 +32,9 @@ type newFile struct {
 }
 
 func createFile(name string, mode fs.FileMode) (*newFile, error) {
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		return nil, syscall.EISDIR
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".syncagent-new-*")
 	if err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ func (c *cli) getCmd() *cobra.Command {
 				return c.getLarge(cmd.Context(), client, words[0])
 			}
 			if err != nil {
-				return err
+				return orBelow(ctx, client, words[0], err, "syncagent ls")
 			}
 			e := r.Msg.GetEntry()
 			if c.json() {

@@ -143,7 +143,9 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 	if root != nil {
 		err = i.copyFiles(ctx, root, prefix)
 	} else {
-		err = i.copyStream(ctx, stream, format(flags.format), prefix)
+		if err = i.copyStream(ctx, stream, format(flags.format), prefix); err != nil && dir != "-" {
+			err = fmt.Errorf("%s: %w", dir, err)
+		}
 	}
 	if err == nil && flags.remove {
 		err = i.deleteRest(ctx)

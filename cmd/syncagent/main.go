@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -42,6 +43,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	f := classify(ctx, err)
 	if f.code == "usage" && f.hint == "" {
 		f = f.withHint("`%s --help` tells how it is used", cmd.CommandPath())
+	}
+	if file := c.configFile; file != "" && c.socket == "" && c.server.Address == "" {
+		f.hint = strings.Replace(f.hint, "syncagent agent (systemctl start syncagent)", "syncagent agent --config "+file, 1)
 	}
 	f.print(stderr, c.wantsJSON(args))
 	return f.exit

@@ -97,7 +97,8 @@ func (c *cli) mirrorCmd() *cobra.Command {
 	fl.StringVar(&f.check, "check", "", "shell `COMMAND` that looks at a change before it goes live")
 	fl.StringVar(&f.onChange, "on-change", "", "shell `COMMAND` that runs after a change")
 	fl.BoolVar(&f.rollback, "rollback", false, "bring the old files back if --on-change fails")
-	fl.DurationVar(&f.timeout, "command-timeout", trigger.DefaultTimeout, "how long --check and --on-change may take")
+	f.timeout = trigger.DefaultTimeout
+	fl.Var((*duration)(&f.timeout), "command-timeout", "how long --check and --on-change may take")
 	fl.StringVar(&f.stateDir, "state-dir", "", "`DIR` for the mirror's journal (default: $XDG_STATE_HOME/syncagent)")
 	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"pull", "push", "both"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("drift", cobra.FixedCompletions([]string{"restore", "keep", "report"}, cobra.ShellCompDirectiveNoFileComp))

@@ -88,7 +88,11 @@ func (c *cli) openBackup(name, identityFile string) (*agent.Backup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return agent.OpenBackup(plainText)
+	b, err := agent.OpenBackup(plainText)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return b, nil
 }
 
 // decrypted takes the encryption away, if there is any.

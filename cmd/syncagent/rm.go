@@ -79,7 +79,7 @@ func (c *cli) removeOne(ctx context.Context, path, ifVersion string, waiter *wai
 	}
 	w, err := c.deleteOne(ctx, client, &apiv1.DeleteRequest{Path: path, IfVersion: ifVersion})
 	if err != nil {
-		return f.forgive(err)
+		return orBelow(ctx, client, path, f.forgive(err), "syncagent rm -r")
 	}
 	c.printWrite(w, path+" deleted")
 	return waiter.await(whole, client, write{w.GetVersion(), []string{path}})

@@ -71,7 +71,7 @@ func (c *cli) rootCmd() *cobra.Command {
 	f.StringVarP(&c.output, "output", "o", "", "`FORMAT` of the output: json, or what the command names")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "print results and errors only")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "say more")
-	f.DurationVar(&c.timeout, "timeout", 0, "give up after `D` (default 30s for short requests, none for streams)")
+	f.Var((*duration)(&c.timeout), "timeout", "give up after `D` (default 30s for short requests, none for streams)")
 	root.SetFlagErrorFunc(flagFailure)
 	root.AddGroup(
 		&cobra.Group{ID: "data", Title: "Read and write:"},
@@ -191,6 +191,8 @@ func args(limit int, names ...string) cobra.PositionalArgs {
 		case len(given) < len(names):
 			return usagef("%s: missing %s", cmd.CommandPath(), strings.Join(names[len(given):], " ")).
 				withHint("usage: %s", cmd.UseLine())
+		case limit == 0 && len(given) > 0:
+			return usagef("%s takes no arguments", cmd.CommandPath()).withHint("usage: %s", cmd.UseLine())
 		case limit >= 0 && len(given) > limit:
 			return usagef("%s: %d arguments, at most %d", cmd.CommandPath(), len(given), limit).
 				withHint("usage: %s", cmd.UseLine())

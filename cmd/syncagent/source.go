@@ -24,13 +24,17 @@ const parallelFetches = 16
 type apiSource struct{ client *agent.Client }
 
 func (s apiSource) List(ctx context.Context, prefix string, fn func(mirror.File) error) (string, error) {
-	return listEntries(ctx, s.client, prefix, false, func(e *apiv1.Entry) error {
+	cursor, err := listEntries(ctx, s.client, prefix, false, func(e *apiv1.Entry) error {
 		f, err := fileOf(e)
 		if err != nil {
 			return err
 		}
 		return fn(f)
 	})
+	if _, ok := errors.AsType[*connect.Error](err); ok {
+		err = agent.ErrorOf(err) // it says what to a person, who finds it in the log
+	}
+	return cursor, err
 }
 
 func (s apiSource) Fetch(ctx context.Context, paths []string, fn func(mirror.File, io.Reader) error) error {
