@@ -28,6 +28,8 @@ var AlarmKinds = []AlarmKind{
 		"mend the time service of this host; agent time never goes back, so if it was ahead, run syncagent doctor --reset-clock once the clock is right", false},
 	{"corrupt", "something that was stored does not have its hash any more",
 		"check the disk; stop the agent, move its store away and start it: the other agents fill it again", true},
+	{"value-lost", "a part of a large value is damaged or missing here, and no agent gave it back: the value cannot be read",
+		"start a host that may have it, put the value again, or take it out of a backup (syncagent export --backup)", false},
 	{"store-damaged", "the store could not be read; it was moved aside, and filled from what still verified and from the peers",
 		"check the disk; remove the copy that the message names when nothing is missed", true},
 	{"block-refused", "go-ds-crdt did not take a block of another agent; it was set aside", "report it, with the block that the message names", true},

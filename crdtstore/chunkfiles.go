@@ -28,6 +28,8 @@ type chunkFiles interface {
 	Get(ref chunkRef, buf []byte) ([]byte, error)
 	// Has tells whether a chunk is stored, durably.
 	Has(ref chunkRef) (bool, error)
+	// SetAside keeps a damaged chunk out of the way, until it is put anew or removed.
+	SetAside(ref chunkRef) error
 	// Remove need not survive a power cut: what comes back is swept at the next start.
 	Remove(ref chunkRef) error
 	// Each calls fn for every chunk.
@@ -80,8 +82,9 @@ type newFile struct {
 }
 
 const (
-	newChunk     = ".new-" // begins the name of a file that is not complete yet
-	chunkSyncers = 16      // files or directories of a group that are synced at the same time
+	newChunk     = ".new-"    // begins the name of a file that is not complete yet
+	damagedChunk = ".damaged" // ends the name of one that is set aside
+	chunkSyncers = 16         // files or directories of a group that are synced at the same time
 )
 
 func (d *chunkDir) name(ref chunkRef) string {
@@ -192,7 +195,7 @@ func (g *chunkGroup) place() error {
 	err := syncers.Wait()
 	for _, f := range g.files {
 		if err == nil {
-			err = os.Rename(f.Name(), f.as)
+			err = errors.Join(os.Rename(f.Name(), f.as), removeIfThere(f.as+damagedChunk))
 		}
 		if err != nil {
 			_ = os.Remove(f.Name()) // the next start will find it
@@ -240,10 +243,27 @@ func (d *chunkDir) Has(ref chunkRef) (bool, error) {
 	return err == nil, err
 }
 
+// SetAside implements chunkFiles.
+func (d *chunkDir) SetAside(ref chunkRef) error {
+	name := d.name(ref)
+	if err := os.Rename(name, name+damagedChunk); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set chunk aside: %w", err)
+	}
+	return nil
+}
+
 // Remove implements chunkFiles.
 func (d *chunkDir) Remove(ref chunkRef) error {
-	if err := os.Remove(d.name(ref)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	name := d.name(ref)
+	if err := errors.Join(removeIfThere(name), removeIfThere(name+damagedChunk)); err != nil {
 		return fmt.Errorf("remove chunk: %w", err)
+	}
+	return nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

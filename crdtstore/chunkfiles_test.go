@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -105,5 +106,44 @@ func TestChunksPutAtTheSameTime(t *testing.T) {
 	}
 	if failed := round(); failed > 0 {
 		t.Errorf("%d of 100 failed", failed)
+	}
+}
+
+// TestDamagedChunkStaysAside holds that what is left of a damaged chunk is kept as long as there is no better one.
+func TestDamagedChunkStaysAside(t *testing.T) {
+	d := newChunkDir(t.TempDir())
+	ref, data := chunkOf(1)
+	there := func() []string {
+		var names []string
+		files, err := filepath.Glob(filepath.Join(d.dir, "*", "*"))
+		for _, f := range files {
+			names = append(names, filepath.Ext(f))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	put := func() error { return d.Put(ref, data) }
+	aside := func() error { return d.SetAside(ref) }
+	remove := func() error { return d.Remove(ref) }
+	for i, step := range []struct {
+		do   func() error
+		want []string
+	}{
+		{put, []string{""}}, {aside, []string{damagedChunk}}, {aside, []string{damagedChunk}}, {put, []string{""}},
+		{aside, []string{damagedChunk}}, {remove, nil},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if got := there(); !slices.Equal(got, step.want) {
+			t.Errorf("after step %d there is %q, want %q", i, got, step.want)
+		}
+		found := 0
+		err := d.Each(func(chunkRef) error { found++; return nil })
+		if whole := slices.Contains(step.want, ""); err != nil || whole != (found == 1) {
+			t.Errorf("after step %d %d chunks are listed: %v", i, found, err)
+		}
 	}
 }

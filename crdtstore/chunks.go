@@ -99,7 +99,7 @@ func (c *chunks) has(ref chunkRef) bool {
 // errChunk says that a chunk is not here, or not what it was.
 var errChunk = errors.New("chunk is missing or damaged")
 
-// get reads a chunk and checks it; it may come in the room of buf. A damaged file is removed, so that the chunk is fetched
+// get reads a chunk and checks it; it may come in the room of buf. A damaged file is set aside, so that the chunk is fetched
 // again.
 func (c *chunks) get(ref chunkRef, buf []byte) ([]byte, error) {
 	data, err := c.files.Get(ref, buf)
@@ -112,7 +112,7 @@ func (c *chunks) get(ref chunkRef, buf []byte) ([]byte, error) {
 	case record.ChunkID(data) == ref.id:
 		return data, nil
 	}
-	return nil, errors.Join(fmt.Errorf("%w: %s", errChunk, ref.id), err, c.files.Remove(ref))
+	return nil, errors.Join(fmt.Errorf("%w: %s", errChunk, ref.id), err, c.files.SetAside(ref))
 }
 
 // put stores a pinned chunk unless it is here, and whole, already.

@@ -117,6 +117,7 @@ func (s *Store) loadChunks() error {
 	s.chunks.forget()
 	v := s.kv.View()
 	defer v.Close()
+	var hopeless []string
 	err = v.Scan([]byte{'k'}, nil, false, func(k, _ []byte) (bool, error) {
 		key, version, ok := parseSlotKey(k)
 		if !ok {
@@ -132,11 +133,16 @@ func (s *Store) loadChunks() error {
 		if !sl.lacking && !sl.torn && slices.ContainsFunc(refs, lost) {
 			s.queue.add(&chunkNews{key, version, true})
 		}
-		return true, nil
+		shown, err := shows(v, sl)
+		if sl.torn && shown {
+			hopeless = append(hopeless, sl.path)
+		}
+		return err == nil, err
 	})
 	if err != nil {
 		return err
 	}
+	s.tellHopeless(hopeless)
 	if len(s.queue.chunks) > 0 {
 		s.alarm("corrupt", fmt.Sprintf("chunks of %d large values are missing in data_dir/chunks; they are fetched again", len(s.queue.chunks)))
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -135,10 +136,13 @@ func (n *testNet) run(name string, o Options) *node {
 		defer nd.mu.Unlock()
 		nd.out = append(nd.out, out...)
 	}
-	o.Alarm = func(code, _ string) {
+	o.Alarm = func(code, message string) {
 		nd.mu.Lock()
 		defer nd.mu.Unlock()
-		nd.alarms = append(nd.alarms, code)
+		nd.alarms = slices.DeleteFunc(nd.alarms, func(a string) bool { return a == code })
+		if message != "" {
+			nd.alarms = append(nd.alarms, code)
+		}
 	}
 	s, err := Open(o)
 	if err != nil {

@@ -62,6 +62,13 @@ func (m *memChunks) Remove(ref chunkRef) error {
 	return nil
 }
 
+func (m *memChunks) SetAside(ref chunkRef) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.files, ref)
+	return nil
+}
+
 func (m *memChunks) Each(fn func(chunkRef) error) error {
 	for _, ref := range m.refs() {
 		if err := fn(ref); err != nil {
