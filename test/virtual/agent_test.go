@@ -28,6 +28,8 @@ type agent struct {
 	fleet   *fleet
 	offset  time.Duration // of its clock
 	Store   *crdtstore.Store
+	damage  *damage // what is wrong with the store, as the network sees it; nil: nothing
+	alarm   func(code, message string)
 	node    *p2p.Node
 	stopped func()
 }
@@ -59,6 +61,7 @@ func newFleet(t testing.TB, n int, latency time.Duration, seed uint64) *fleet {
 	for i := range n {
 		name := fmt.Sprintf("a%d", i)
 		a := &agent{t: t, place: i, dir: filepath.Join(dir, name), key: keyOf(name), fleet: f}
+		a.alarm = func(code, message string) { t.Errorf("%s alarms: %s: %s", name, code, message) }
 		fmt.Fprintf(&identities, "identity %s %s\n", name, record.KeyOf(a.key))
 		group.WriteString(" " + name)
 		f.agents = append(f.agents, a)
@@ -99,7 +102,7 @@ func (a *agent) start() {
 		},
 		OnPolicy: func() { a.node.PolicyChanged() },
 		OnWants:  func() { a.node.WantsChanged() },
-		Alarm:    func(code, message string) { a.t.Errorf("a%d alarms: %s: %s", a.place, code, message) },
+		Alarm:    a.alarm,
 	})
 	if err != nil {
 		a.t.Fatal(err)
@@ -112,7 +115,7 @@ func (a *agent) start() {
 		Key: a.key, Network: a.fleet.id, Name: fmt.Sprintf("a%d", a.place), Version: "virtual",
 		Listen: []string{listen(a.place)}, Bootstrap: bootstrap, PeersFile: filepath.Join(a.dir, "peers"),
 		HostOptions: a.fleet.network.options(a.place),
-		Alarm:       func(code, message string) { a.t.Errorf("a%d alarms: %s: %s", a.place, code, message) },
+		Alarm:       a.alarm,
 	})
 	if err != nil {
 		a.t.Fatal(err)
@@ -128,7 +131,7 @@ func (a *agent) run() {
 	nodeCtx, stopNode := context.WithCancel(context.Background())
 	storeDone, nodeDone := make(chan error, 1), make(chan error, 1)
 	go func() { storeDone <- a.Store.Run(storeCtx) }()
-	go func() { nodeDone <- a.node.Run(nodeCtx, a.Store) }()
+	go func() { nodeDone <- a.node.Run(nodeCtx, a.replica()) }()
 	a.stopped = func() {
 		stopNode()
 		if err := <-nodeDone; err != nil {
@@ -142,6 +145,14 @@ func (a *agent) run() {
 			a.t.Errorf("a%d: close: %v", a.place, err)
 		}
 	}
+}
+
+func (a *agent) replica() p2p.Replica {
+	if a.damage == nil {
+		return a.Store
+	}
+	a.damage.Store = a.Store
+	return a.damage
 }
 
 func (a *agent) running() bool { return a.stopped != nil }
