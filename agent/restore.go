@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -85,9 +82,6 @@ func (b *Backup) Restore(ctx context.Context, c Config, policies ...[]byte) (crd
 		return crdtstore.Restored{}, err
 	}
 	got, err := crdtstore.Restore(ctx, o, b.reader, policies...)
-	if err == nil {
-		err = errors.Join(ownAs(c.DataDir, filepath.Join(c.DataDir, "store")), ownAs(c.DataDir, filepath.Join(c.DataDir, "chunks")))
-	}
 	return got, restoreError(err, c.DataDir)
 }
 
@@ -137,24 +131,6 @@ func (b *Backup) List(ctx context.Context, c Config, prefix string, fn func(*api
 		content := s.Content(&i)
 		defer content.Close() //nolint:errcheck // only read
 		return fn(l.entry(&i), content)
-	})
-}
-
-// ownAs gives a tree the owner of a directory: root restores, another user runs the agent.
-func ownAs(dir, tree string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || os.Geteuid() != 0 {
-		return nil
-	}
-	return filepath.WalkDir(tree, func(name string, _ fs.DirEntry, err error) error {
-		if name == tree && errors.Is(err, fs.ErrNotExist) {
-			return nil // no large values
-		}
-		return errors.Join(err, os.Lchown(name, int(owner.Uid), int(owner.Gid))) //nolint:gosec // nobody else can write there yet
 	})
 }
 

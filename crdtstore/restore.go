@@ -13,7 +13,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -228,13 +230,34 @@ func Restore(ctx context.Context, o Options, b *BackupReader, policies ...[]byte
 	if err := errors.Join(err, s.Close()); err != nil {
 		return Restored{}, err
 	}
+	if err := ownAs(dir, o.Dir); err != nil {
+		return Restored{}, err
+	}
+	fault.Point("restore.built")
 	if err := moveChunks(o.Dir, dir); err != nil {
 		return Restored{}, err
 	}
+	fault.Point("restore.chunks-moved")
 	if err := os.Rename(filepath.Join(o.Dir, "store"), filepath.Join(dir, "store")); err != nil {
 		return Restored{}, err
 	}
+	fault.Point("restore.in-place")
 	return out, syncDir(dir)
+}
+
+// ownAs gives a tree the owner of a directory: root restores, another user runs the agent.
+func ownAs(dir, tree string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 {
+		return nil
+	}
+	return filepath.WalkDir(tree, func(name string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(name, int(owner.Uid), int(owner.Gid))) //nolint:gosec // nobody else can write there yet
+	})
 }
 
 // moveChunks brings the chunks to their place. Without the store, which follows, they mean nothing.
@@ -280,6 +303,7 @@ func (s *Store) restore(ctx context.Context, b *BackupReader, policies [][]byte)
 		n, err := s.restoreParcels(batch)
 		out.Blocks += int64(n)
 		batch, size = nil, 0
+		fault.Point("restore.batch")
 		return err
 	}
 	err = b.parcels(ctx, func(p record.Parcel) error {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"maps"
@@ -27,14 +28,14 @@ var stories = map[string]func(*victim){
 	"create": replicates, "start": replicates, "turn": replicates, "spill": replicates, "policy": replicates,
 	"sync": replicates, "fetch": replicates, "peers": replicates,
 	"mirror": mirrors, "journal": mirrors, "trigger": mirrors, "watch": mirrors,
-	"rebuild": rebuilds, "scrub": scrubs,
+	"rebuild": rebuilds, "scrub": scrubs, "restore": restores,
 }
 
 // after names the death that has to come first, for steps of a recovery.
 var after = map[string]string{"start.drop-spilled": "spill.after", "mirror.recovered": "mirror.renamed"}
 
 // TestFailpointsOfAnAgent lets a real agent die at every named step of the product while it replicates, mirrors, rebuilds
-// or rewrites its store. The next start must bring everything right: what was acknowledged, files, triggers.
+// or rewrites its store, or is restored from a backup. The next start must bring everything right: what was acknowledged, files, triggers.
 func TestFailpointsOfAnAgent(t *testing.T) {
 	points, _, err := fault.Find("../..")
 	if err != nil {
@@ -324,4 +325,39 @@ func scrubs(v *victim) {
 	v.acknowledged(map[string]string{"/kept": "w"})
 	v.stop()
 	s.mustNotBeIn(v.t, v.data(), "after the rewrite")
+}
+
+// restores lets the command die that makes the victim's store of a backup. What it leaves is nothing, or all: then a
+// second restore refuses to go over it.
+func restores(v *victim) {
+	v.fleet.apply(everything)
+	v.acked = generation("/app", 1)
+	v.a.mustBatch(v.acked)
+	large := filepath.Join(v.a.dir, "large")
+	if err := os.WriteFile(large, bytes.Repeat([]byte("large"), 100_000), 0o600); err != nil {
+		v.t.Fatal(err)
+	}
+	v.a.must("put", "/app/large", "@"+large)
+	backup := filepath.Join(v.a.dir, "backup")
+	v.a.must("backup", backup)
+	v.a.stop()
+
+	dies := v.command("restore-backup", backup)
+	dies.Env = append(dies.Env, "SYNCAGENT_FAILPOINT="+v.points[0])
+	out, _ := dies.CombinedOutput()
+	if s, ok := dies.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGKILL {
+		v.t.Fatalf("it ended by itself: %s\n%s", dies.ProcessState, out)
+	}
+	v.deaths++
+	whole := v.points[0] == "restore.in-place"
+	v.points = nil
+	if _, errs, code := v.cli("restore-backup", backup); whole && code == 0 || !whole && code != 0 {
+		v.t.Fatalf("the second restore ends with exit code %d: %s", code, errs)
+	}
+	v.start()
+	if v.must("get", "/app/large") != strings.Repeat("large", 100_000) {
+		v.t.Error("the large value is not whole")
+	}
+	v.a.start()
+	v.whole()
 }
