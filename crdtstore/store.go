@@ -322,14 +322,14 @@ func (s *Store) busy() bool {
 
 // idle is how long the owner may sleep if nobody wants anything.
 func (s *Store) idle() time.Duration {
-	d := time.Minute
+	ms := time.Minute.Milliseconds()
 	if s.unsynced {
-		d = time.Second
+		ms = time.Second.Milliseconds()
 	}
 	if s.wake != 0 {
-		d = min(d, time.Duration(max(s.wake-s.tick(), 0))*time.Millisecond)
+		ms = min(ms, max(s.wake-s.tick(), 0)) // what expires in 300 years is no time.Duration
 	}
-	return d
+	return time.Duration(ms) * time.Millisecond
 }
 
 func (s *Store) drain() {
@@ -368,7 +368,7 @@ func (s *Store) send(ctx context.Context, r any) error {
 }
 
 // await waits for the owner's answer. Once the owner has a request it always answers it, so after ctx ended the
-// openTurn is unknown to the caller, not lost.
+// outcome is unknown to the caller, not lost.
 func await[T any](ctx context.Context, s *Store, done <-chan T) (v T, err error) {
 	select {
 	case v = <-done:
