@@ -38,16 +38,9 @@ func (t *turn) takeChunks() error {
 	for len(q.chunks) > 0 && t.size < turnBytes {
 		n := q.chunks[0]
 		q.chunks = q.chunks[1:]
-		p, err := t.path(n.key, false)
+		p, s, err := t.slot(n.key, n.version)
 		if err != nil {
 			return err
-		}
-		s := p.find(n.version)
-		if s == nil && !p.whole {
-			if p, err = t.path(n.key, true); err != nil {
-				return err
-			}
-			s = p.find(n.version)
 		}
 		if s == nil || !s.chunked || n.lost == (s.torn || s.lacking) {
 			continue // dropped meanwhile, or known

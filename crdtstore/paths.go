@@ -78,6 +78,20 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 	return fresh, nil
 }
 
+// slot loads a path and finds one slot of it, which is nil if it is not held.
+func (t *turn) slot(key record.Tag, v record.Version) (*pathState, *slot, error) {
+	p, err := t.path(key, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.find(v) == nil {
+		if p, err = t.path(key, true); err != nil {
+			return nil, nil, err
+		}
+	}
+	return p, p.find(v), nil
+}
+
 // describe notes what an inline entry says. An entry in a row of its own is read only when it is shown, or names chunks.
 func (t *turn) describe(s *slot) error {
 	if s.state == slotElsewhere && !s.chunked {

@@ -89,11 +89,10 @@ type repeat struct {
 func (t *turn) relay(req *writeRequest) error {
 	w := req.relay
 	version := record.Version{HLC: w.HLC, Write: w.ID()}
-	if held, err := t.hasSlot(w.Slots[0].PathKey(), version); err != nil || held {
-		if err == nil { // it may have come in this turn, or in one that is not synced yet
-			t.repeats = append(t.repeats, repeat{req, version})
-		}
+	if held, err := t.hasSlot(w.Slots[0].PathKey(), version); err != nil {
 		return err
+	} else if held {
+		return t.repeat(req, version)
 	}
 	rules := t.rules()
 	if !rules.due(version) {
@@ -115,4 +114,28 @@ func (t *turn) relay(req *writeRequest) error {
 		paths[i] = p
 	}
 	return t.add(req, w, paths)
+}
+
+// repeat answers for a write that is held already. Its block may have come in this turn, or in one that is not synced yet,
+// and without entries: they were on their way, or this agent may not read them. Whoever is told that the write is here
+// relies on it, so what the client brings is kept like that of any relay.
+func (t *turn) repeat(req *writeRequest, version record.Version) error {
+	slots := req.relay.Slots
+	t.plan(slots, func(i int) []byte { return req.made[i].bytes })
+	for i := range slots {
+		v := version
+		v.Index = uint16(i)
+		p, s, err := t.slot(slots[i].PathKey(), v)
+		if err != nil {
+			return err
+		}
+		if s == nil || s.has() || !t.policy.Allowed(s.author, s.tags, v) {
+			continue // what does not count any more is not to be kept
+		}
+		s.own, p.dirty = true, true
+		s.describe(req.made[i].Entry, req.made[i].Size())
+		t.keep(s, req.made[i].bytes, false)
+	}
+	t.repeats = append(t.repeats, repeat{req, version})
+	return nil
 }

@@ -3,6 +3,7 @@ package crdtstore
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"syncagent/crdtstore/record"
@@ -97,5 +98,48 @@ func TestG1_RepeatedRelayIsOnDisk(t *testing.T) {
 	}
 	if got := n.start("b", b.disk.powerCut(0)).get("/x"); got != "one" {
 		t.Errorf("after a power cut b shows %q", got)
+	}
+}
+
+// TestG1_RepeatedRelayHoldsTheEntry: a client whose first relay died repeats its write at an agent that has the block
+// already but not the entry, because it may not read it or because it did not come yet. That is a success, so the entry
+// must be there for others, though the first relay never comes back.
+func TestG1_RepeatedRelayHoldsTheEntry(t *testing.T) {
+	for _, large := range []bool{false, true} {
+		n := newTestNet(t, 1)
+		p := n.policy([]string{"a", "blind", "slow", "c", "deploy"}, "a peer", "blind peer", "slow peer", "c peer", "a / rw",
+			"slow / rw", "c / rw", "deploy / write")
+		a, blind, slow, c := n.start("a", nil), n.start("blind", nil), n.start("slow", nil), n.start("c", nil)
+		for _, one := range []*node{a, blind, slow, c} {
+			one.apply(p)
+		}
+		value := "one"
+		if large {
+			value = strings.Repeat("large", inlineEntry/4)
+		}
+		w, entries := clientWrite(t, n, a, "deploy", "/x", value)
+		if _, err := a.Relay(context.Background(), w, entries); err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range []*node{blind, slow} {
+			if err := a.Missing(context.Background(), one.Vector(), one.self, func(p record.Parcel) error {
+				_, err := one.Ingest(context.Background(), a.self, []record.Parcel{{Block: p.Block}})
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := one.Relay(context.Background(), w, entries); err != nil {
+				t.Fatal(err)
+			}
+			one.stop()
+		}
+		a.stop()
+		if got := n.start("slow", slow.disk.powerCut(0)).get("/x"); got != value {
+			t.Errorf("slow shows %.10q", got)
+		}
+		c.pull(n.start("blind", blind.disk.powerCut(0)))
+		if got := c.get("/x"); got != value {
+			t.Errorf("c got %.10q of the agent that cannot read it", got)
+		}
 	}
 }

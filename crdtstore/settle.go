@@ -121,18 +121,12 @@ func (t *turn) showCost(u *unreadyWrite) (int, error) {
 func (t *turn) settled(u *unreadyWrite, r *rules) (bool, error) {
 	for i, key := range u.paths {
 		v := record.Version{HLC: u.hlc, Write: u.id, Index: uint16(i)}
-		p, err := t.path(key, false)
+		p, s, err := t.slot(key, v)
 		if err != nil {
 			return false, err
 		}
-		s := p.find(v)
 		if s == nil {
-			if p, err = t.path(key, true); err != nil {
-				return false, err
-			}
-			if s = p.find(v); s == nil {
-				return false, fmt.Errorf("%w: slot %s of an unready write is missing", ErrCorrupt, v)
-			}
+			return false, fmt.Errorf("%w: slot %s of an unready write is missing", ErrCorrupt, v)
 		}
 		if p.dirty || !p.judged {
 			p.judge(r)
@@ -148,8 +142,7 @@ func (t *turn) settled(u *unreadyWrite, r *rules) (bool, error) {
 	return true, nil
 }
 
-// finish turns the verdicts into rows: slots, view, wants, times to look again, feed, counters. It returns the entries
-// that must be stored before the commit.
+// finish turns the verdicts into rows: slots, view, wants, times to look again, feed, counters.
 func (t *turn) finish() error {
 	if err := t.settle(); err != nil {
 		return err

@@ -365,16 +365,9 @@ func (t *turn) answer(from record.PublicKey, w record.Want, a record.Answer) err
 		t.s.wants.refused(from, w, t.now)
 		return nil
 	}
-	p, err := t.path(w.PathKey, false)
+	p, s, err := t.slot(w.PathKey, w.Version)
 	if err != nil {
 		return err
-	}
-	s := p.find(w.Version)
-	if s == nil && !p.whole {
-		if p, err = t.path(w.PathKey, true); err != nil {
-			return err
-		}
-		s = p.find(w.Version)
 	}
 	if s == nil || s.state != slotAbsent || s.entry != w.Entry || !t.policy.MayRead(t.s.self, s.tags) ||
 		!t.policy.Allowed(s.author, s.tags, s.version) {
