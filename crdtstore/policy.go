@@ -29,7 +29,8 @@ type policyRequest struct {
 }
 
 // SetPolicy takes a signed policy text. It returns nil when the text is kept, whether or not it is the one in force
-// now (the highest serial is), and waits until that is decided and durable. Errors wrap ErrPolicy.
+// now (the highest serial is), or older than all that are kept, and waits until that is decided and durable. Errors wrap
+// ErrPolicy.
 func (s *Store) SetPolicy(ctx context.Context, text []byte) error {
 	p, err := s.checkPolicy(text)
 	if err != nil {
@@ -124,16 +125,20 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	before := s.effective(s.texts)
 	texts := append(slices.Clone(s.texts), req.signed)
 	in := s.effective(texts)
+	r := newRows()
+	kept := s.pruneTexts(texts, in, r)
+	if !slices.Contains(kept, req.signed) { // peers have it until they know ours, and nothing follows from it
+		req.done <- nil
+		return nil
+	}
 	if before != nil && before.Serial == req.signed.Serial {
 		s.alarm("policy-twins", fmt.Sprintf("two policies with serial %d exist; the one with the higher hash is in force; "+
 			"apply one with a higher serial", before.Serial))
 	} else if before != nil && in.Serial > before.Serial {
 		s.alarm("policy-twins", "")
 	}
-	r := newRows()
 	r.set(policyKey(req.signed.Serial, req.signed.Hash), req.signed.Encode())
 	r.set(takenKey(req.signed.Hash), u64(uint64(s.tick())))
-	kept := s.pruneTexts(texts, in, r)
 	print := fingerprint(kept)
 	r.set(policyMark, print[:])
 	c := s.counters

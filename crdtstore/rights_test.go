@@ -182,3 +182,31 @@ func TestPolicyOlderThanTheJoinTokenStaysOut(t *testing.T) {
 		t.Fatal("a revocation of an older text does not count")
 	}
 }
+
+// TestPolicyThatIsNotKeptChangesNothing: after a switch peers still offer texts that this agent has forgotten. Each would
+// have all rows judged anew, and told to watches as another policy.
+func TestPolicyThatIsNotKeptChangesNothing(t *testing.T) {
+	n := newTestNet(t, 1)
+	a := n.start("a", nil)
+	oldest := n.openPolicy()
+	a.apply(oldest)
+	for range policiesKept + 1 {
+		a.apply(n.openPolicy())
+	}
+	a.put("/x", "v")
+	number := func() uint64 {
+		s, err := a.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		return s.Number()
+	}
+	before, kept := number(), len(a.Policies())
+	if err := a.SetPolicy(context.Background(), oldest); err != nil {
+		t.Error(err)
+	}
+	if after := number(); after != before || len(a.Policies()) != kept {
+		t.Errorf("a text that is forgotten at once is change %d after %d, and %d texts are kept of %d", after, before, len(a.Policies()), kept)
+	}
+}
