@@ -13,6 +13,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/badger/v4/y"
 )
 
@@ -116,12 +117,8 @@ func (b *badgerKV) Sync() error {
 }
 
 func (b *badgerKV) Verify() error {
-	tables, err := filepath.Glob(filepath.Join(b.dir, "*.sst"))
-	if err != nil {
-		return err
-	}
-	for _, name := range tables {
-		if err := verifyTable(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // compaction has removed it
+	for _, t := range b.db.Tables() { // not the files that lie there: some are being written
+		if err := verifyTable(table.NewFilename(t.ID, b.dir)); err != nil && !errors.Is(err, fs.ErrNotExist) { // compaction has removed it
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/pb"
 	"github.com/dgraph-io/badger/v4/table"
@@ -43,7 +44,7 @@ func openRows(dir string, log *slog.Logger) (*badgerKV, error) {
 	if reason, err := os.ReadFile(filepath.Join(dir, rebuildMark)); err == nil {
 		return nil, fmt.Errorf("%w: %s", ErrCorrupt, reason)
 	}
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	tables, err := tablesOf(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +65,27 @@ func openRows(dir string, log *slog.Logger) (*badgerKV, error) {
 		return nil, errors.Join(fmt.Errorf("%w: tables are there, but no identity row", ErrCorrupt), err, b.Close())
 	}
 	return b, nil
+}
+
+// tablesOf gives the files of the tables that badger's MANIFEST names. One beside them was being written when the agent was
+// killed, and says nothing of the store: badger removes it.
+func tablesOf(dir string) (names []string, err error) {
+	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
+	if errors.Is(err, fs.ErrNotExist) { // a new store, or one that lost it
+		return filepath.Glob(filepath.Join(dir, "*.sst"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	m, _, err := badger.ReplayManifestFile(f, 0, badger.DefaultOptions(dir))
+	if err != nil {
+		return nil, fmt.Errorf("%w: MANIFEST: %w", ErrCorrupt, err)
+	}
+	for id := range m.Tables {
+		names = append(names, table.NewFilename(id, dir))
+	}
+	return names, nil
 }
 
 // rebuildMark is a file in a store that was found damaged while it ran: the next start builds it anew.

@@ -106,6 +106,29 @@ func TestDamagedStoreIsSetAsideAndRebuilt(t *testing.T) {
 	}
 }
 
+// TestTableBeingWrittenIsNoDamage: a table that was not complete when the agent was killed, or is not yet, belongs to no
+// store.
+func TestTableBeingWrittenIsNoDamage(t *testing.T) {
+	n := newTestNet(t, 1)
+	dir := t.TempDir()
+	digest := fillStore(t, n, dir)
+	half := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "store", name), make([]byte, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	half("900001.sst")
+	a := n.startOn("a", nil, dir)
+	if a.alarmed("store-damaged") || a.Stats().ViewDigest != digest {
+		t.Error("the start took it for a damaged store")
+	}
+	half("900002.sst")
+	if err := a.kv.Verify(); err != nil {
+		t.Errorf("the daily look took it for damage: %v", err)
+	}
+}
+
 // TestRebuildCallsNobody: who opens a store is not ready to be called before Open returns.
 func TestRebuildCallsNobody(t *testing.T) {
 	n := newTestNet(t, 1)
