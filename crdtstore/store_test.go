@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -145,8 +147,15 @@ func TestRestartFindsEverything(t *testing.T) {
 	}
 	checkHeads(t, a)
 	a.put("/p/1", "more")
+	remains := filepath.Join(dir, "store", "99999.mem") // as a start after a crash removes it
+	if err := os.WriteFile(remains, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := Open(Options{Dir: dir, Network: n.id, Key: testKey("a")}); !errors.Is(err, ErrLocked) {
 		t.Fatalf("second opening of one directory: %v", err)
+	}
+	if err := os.Remove(remains); err != nil {
+		t.Errorf("who has no lock changed something: %v", err)
 	}
 	a.stop()
 	if _, err := Open(Options{Dir: dir, Network: record.NetworkID{1}, Key: testKey("a")}); !errors.Is(err, ErrNetwork) {
