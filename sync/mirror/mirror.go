@@ -57,6 +57,7 @@ type Mirror struct {
 	trust        map[string]print  // survives sessions; owned by Run or Once
 	agreed       chan struct{}     // rings when somebody confirmed the removals that are held
 	rejected     map[string]string // path -> why its change was rolled back; owned by Run or Once
+	refusedIn    map[string]want   // what the source showed at the end of a session that left some rejected
 
 	mu        sync.Mutex
 	journal   *journal        // nil until it is open

@@ -53,10 +53,12 @@ type session struct {
 // open lists the source, locks the root, and finishes what a crash interrupted.
 func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor string, err error) {
 	s = m.newSession(j)
-	s.rejected = m.rejected
 	// The source comes first: if it is not there, nothing is made.
 	if cursor, err = s.list(ctx); err != nil {
 		return nil, "", err
+	}
+	if s.rejected = m.rejected; !maps.Equal(m.refusedIn, s.want.files) {
+		clear(s.rejected) // the source moved on while nobody watched
 	}
 	if s.root, err = openRoot(m.disk, m.o.Dir, m.o.Prefix, j.head(), j.path); err != nil {
 		return nil, "", err
@@ -79,6 +81,7 @@ func (m *Mirror) open(ctx context.Context, j *journal) (s *session, cursor strin
 		err = s.sweep()
 	}
 	if err != nil {
+		s.notify() // of what was finished: the next session does not know
 		return nil, "", errors.Join(err, s.close())
 	}
 	return s, cursor, nil
@@ -92,6 +95,9 @@ func (m *Mirror) newSession(j *journal) *session {
 }
 
 func (s *session) close() error {
+	if s.m.refusedIn = nil; len(s.rejected) > 0 {
+		s.m.refusedIn = s.want.files
+	}
 	s.closeDirs()
 	s.closeLive()
 	return s.root.close()

@@ -83,6 +83,9 @@ func (s *session) checkLive() error {
 		return nil
 	}
 	dir := s.j.shown()
+	if s.live == nil {
+		return fmt.Errorf("check %s: %w", dir, fs.ErrNotExist) // the next session begins with an empty one
+	}
 	open, err := s.live.Stat()
 	if err == nil {
 		var named fs.FileInfo
