@@ -8,19 +8,21 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // cutShort leaves a directory and a journal as a kill does that comes after so much of a change on trial.
 func cutShort(t *testing.T, b *bench, staged, live bool) {
 	t.Helper()
-	b.opt.Trial = shell("sleep 100")
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
-	if err := b.mirror().Once(ctx); err == nil {
+	begun := b.state + "/begun"
+	b.opt.Trial = shell("touch '" + begun + "'; sleep 100")
+	m := b.mirror()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Once(ctx) }()
+	eventually(t, "the trial", func() bool { _, err := os.Stat(begun); return err == nil })
+	if cancel(); <-ended == nil {
 		t.Fatal("the trial was not cut off")
 	}
-	m := b.mirror()
 	text, err := os.ReadFile(m.journalPath)
 	if err != nil {
 		t.Fatal(err)
