@@ -146,7 +146,8 @@ func (s *session) sweep() error {
 			return fmt.Errorf("sweep %s: %w", own, err)
 		}
 	}
-	dirs := s.j.dirs()
+	made := s.j.dirs()
+	dirs := maps.Clone(made)
 	dirs["."] = struct{}{}
 	if !s.m.swaps() {
 		for p := range s.dirty {
@@ -154,7 +155,8 @@ func (s *session) sweep() error {
 		}
 	}
 	for d := range dirs {
-		if err := s.top.sweep(d); err != nil {
+		_, byUs := made[d]
+		if err := s.top.sweep(d, byUs); err != nil {
 			if isGeneral(err) {
 				return fmt.Errorf("sweep %s: %w", d, err)
 			}

@@ -38,6 +38,9 @@ const readFlags = os.O_RDONLY | syscall.O_NONBLOCK
 const (
 	maxOpenDirs = 256
 	dirMode     = 0o755
+	// undressed is the mode of a directory that has just been made, until it has its owner and mode. A crash may leave it
+	// so, whatever the umask; nobody else is likely to choose it.
+	undressed = 0o500
 )
 
 func newTree(root folder, owner, group int, trust map[string]print) *tree {
@@ -120,7 +123,7 @@ func (t *tree) makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = up.Mkdir(name(dir), 0o700)
+	err = up.Mkdir(name(dir), undressed)
 	if errors.Is(err, fs.ErrExist) {
 		_, err = t.open(dir)
 		return err
@@ -354,8 +357,8 @@ func (t *tree) sync() error {
 	return nil
 }
 
-// sweep removes temporary files that a crash has left in a directory.
-func (t *tree) sweep(dir string) error {
+// sweep removes temporary files that a crash has left in a directory, and finishes one that we were making.
+func (t *tree) sweep(dir string, made bool) error {
 	d, err := t.open(dir)
 	if errors.Is(err, fs.ErrNotExist) || isReason(err) {
 		return nil
@@ -368,6 +371,9 @@ func (t *tree) sweep(dir string) error {
 		if isTemp(e.Name()) {
 			err = errors.Join(err, d.Remove(e.Name()))
 		}
+	}
+	if info, failed := d.Stat(); failed == nil && made && info.Mode().Perm() == undressed {
+		err = errors.Join(err, d.Dress(t.owner, t.group, dirMode))
 	}
 	return err
 }
