@@ -133,6 +133,7 @@ func (s *session) settle(n line, o outcome, files []staged) error {
 	}
 	for _, g := range o.Gone {
 		delete(s.dirty, g.Path)
+		delete(s.m.trust, g.Path)
 	}
 	s.changes = append(s.changes, changes...)
 	return nil

@@ -30,3 +30,27 @@ func TestDirectoriesHaveTheirModeAfterACrash(t *testing.T) {
 		}
 	}
 }
+
+// What is gone is not remembered: names come and go for as long as a mirror runs.
+func TestWhatIsGoneIsForgotten(t *testing.T) {
+	for _, swap := range []Swap{SwapFiles, SwapDirectory} {
+		c := crashStory{opt: func(o *Options) { o.Swap = swap }, src: []op{put("/p/a", "1"), put("/p/b", "2")}}
+		src, d := c.source(), newCrashDisk()
+		m := c.mirror(t, src, d)
+		for range 2 { // files are known when they were looked at once more
+			if _, err := once(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(m.trust) != 2 {
+			t.Fatalf("%s: %d files are known", swap, len(m.trust))
+		}
+		src.write(del("/p/b"))
+		if _, err := once(m); err != nil {
+			t.Fatal(err)
+		}
+		if len(m.trust) != 1 {
+			t.Errorf("%s: %d files are known, there is 1", swap, len(m.trust))
+		}
+	}
+}
