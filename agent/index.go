@@ -82,7 +82,7 @@ type index struct {
 	paths   map[string]map[string]struct{} // of each key
 	left    map[string]struct{}            // paths whose value cannot be looked into
 	moves   []move                         // the last removals, in order
-	dropped uint64                         // readers of this number or a lower one may miss removals that were forgotten
+	dropped uint64                         // readers of a lower number may miss removals that it does not remember
 	whole   bool                           // the state that was there at the beginning is in it
 	reached uint64                         // snapshots up to this number are in it
 	waits   map[chan struct{}]uint64
@@ -113,8 +113,6 @@ func (x *index) event(e crdtstore.Event) error {
 	switch e.Type {
 	case crdtstore.EventReset:
 		x.clear()
-	case crdtstore.EventSynced:
-		x.whole = true
 	case crdtstore.EventPut:
 		keys, ok := x.config.keys(&e.Item)
 		x.set(strings.Clone(e.Item.Path), keys)
@@ -160,6 +158,9 @@ func (x *index) reach(number uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.reached = number
+	if !x.whole {
+		x.whole, x.dropped = true, number
+	}
 	for i := len(x.moves) - 1; i >= 0 && x.moves[i].number == 0; i-- {
 		x.moves[i].number = number
 	}

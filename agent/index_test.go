@@ -51,6 +51,37 @@ func TestIndexKeys(t *testing.T) {
 	}
 }
 
+// An index that was built anew knows nothing of what went before: a reader of an older state is told so.
+func TestIndexBuiltAnewDoesNotServeOlderStates(t *testing.T) {
+	x := newIndex(IndexConfig{Name: "host", Prefix: "/", Segment: 2})
+	build := func(number uint64, paths ...string) {
+		_ = x.event(crdtstore.Event{Type: crdtstore.EventReset}) // it has no errors
+		for _, p := range paths {
+			_ = x.event(crdtstore.Event{Type: crdtstore.EventPut, Item: crdtstore.Item{Path: p}})
+		}
+		_ = x.event(crdtstore.Event{Type: crdtstore.EventSynced})
+		x.reach(number)
+	}
+	served := func(number uint64, want bool) {
+		t.Helper()
+		if _, ok := x.find("a", number); ok != want {
+			t.Errorf("state %d: served %v", number, ok)
+		}
+	}
+	build(5, "/h/a", "/h/b")
+	served(4, false)
+	served(5, true)
+	_ = x.event(crdtstore.Event{Type: crdtstore.EventDelete, Item: crdtstore.Item{Path: "/h/a"}})
+	x.reach(6)
+	served(5, true)
+	if paths, _ := x.find("a", 5); len(paths) != 1 {
+		t.Errorf("state 5 has %v", paths)
+	}
+	build(9, "/h/b")
+	served(8, false)
+	served(9, true)
+}
+
 func (a *testAgent) found(request *apiv1.ListRequest) ([]string, error) {
 	stream, err := a.client.KV.List(a.t.Context(), connect.NewRequest(request))
 	if err != nil {
@@ -164,6 +195,9 @@ func TestIndexIsExactWhileWritesGoOn(t *testing.T) {
 	})
 	set := newIndexSet([]IndexConfig{{Name: "owner", Prefix: "/s", JSON: "owner"}}, ownStore{a.agent.running.store}, quiet())
 	go func() { _ = set.run(t.Context()) }()
+	if _, err := set.wait(t.Context(), "owner", 0); err != nil { // as List does
+		t.Fatal(err)
+	}
 	for range 100 {
 		snap, err := (ownStore{a.agent.running.store}).Snapshot()
 		if err != nil {

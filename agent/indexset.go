@@ -109,20 +109,30 @@ func (s *indexSet) follow(ctx context.Context, x *index) {
 	}
 }
 
-// list calls fn for what an index has under a key in this reading, ascending by path.
-func (s *indexSet) list(ctx context.Context, name, key string, b *reading, values bool, fn func(crdtstore.Item) error) error {
+// wait gives an index when it has a snapshot with this number. Who waits for any before opening a snapshot gets one that
+// the index can answer for, however long it was being built.
+func (s *indexSet) wait(ctx context.Context, name string, number uint64) (*index, error) {
 	x := s.current()[name]
 	if x == nil {
-		return s.unknown(name)
+		return nil, s.unknown(name)
 	}
-	whole := x.await(b.Number())
-	defer x.forget(whole)
+	there := x.await(number)
+	defer x.forget(there)
 	select {
-	case <-whole:
+	case <-there:
+		return x, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	case <-time.After(indexPatience):
-		return &Error{Code: CodeBusy, Message: "index " + name + " is still being built", Hint: "try again in a moment; syncagent status shows it"}
+		return nil, &Error{Code: CodeBusy, Message: "index " + name + " is still being built", Hint: "try again in a moment; syncagent status shows it"}
+	}
+}
+
+// list calls fn for what an index has under a key in this reading, ascending by path.
+func (s *indexSet) list(ctx context.Context, name, key string, b *reading, values bool, fn func(crdtstore.Item) error) error {
+	x, err := s.wait(ctx, name, b.Number())
+	if err != nil {
+		return err
 	}
 	paths, ok := x.find(key, b.Number())
 	if !ok {

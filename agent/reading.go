@@ -97,6 +97,13 @@ func (k *kv) List(ctx context.Context, r *connect.Request[apiv1.ListRequest], st
 	if err := refuseUnknown(r.Msg); err != nil {
 		return err
 	}
+	name, value := r.Msg.GetIndex(), r.Msg.GetIndexValue()
+	indexed := name != "" || value != ""
+	if indexed {
+		if _, err := k.indexes.wait(ctx, name, 0); err != nil {
+			return err
+		}
+	}
 	b, err := k.open(ctx, r.Msg.GetPrefix())
 	if err != nil {
 		return err
@@ -107,7 +114,7 @@ func (k *kv) List(ctx context.Context, r *connect.Request[apiv1.ListRequest], st
 	l := labels{policy: k.store.Policy()}
 	message, size := &apiv1.ListResponse{Cursor: cursorFor(callerOf(ctx), b.Cursor())}, 0
 	list := b.list
-	if name, value := r.Msg.GetIndex(), r.Msg.GetIndexValue(); name != "" || value != "" {
+	if indexed {
 		list = func(values bool, fn func(crdtstore.Item) error) error {
 			return k.indexes.list(ctx, name, value, b, values, fn)
 		}
