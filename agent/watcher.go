@@ -84,8 +84,9 @@ func (w *watcher) event(e crdtstore.Event) error {
 		e.Cursor = cursorFor(w.caller, e.Cursor)
 		w.message.Events = append(w.message.Events, w.labels.event(&e))
 		w.size += len(e.Item.Path) + len(e.Item.Value) + 320
-	} else if n := len(w.message.Events); n > 0 {
-		w.message.Events[n-1].More = false // the write's last event was not for this caller
+	} else if n := len(w.message.Events); n > 0 { // the write's last event was not for this caller
+		last := w.message.Events[n-1]
+		last.More, last.Cursor = false, cursorFor(w.caller, e.Cursor)
 	}
 	n := len(w.message.Events)
 	switch {
