@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,15 +157,18 @@ func (m *mirrors) watch(ctx context.Context) error {
 	}
 }
 
-// watchTriggers raises an alarm for every trigger whose last run failed.
+// watchTriggers raises an alarm for every command whose last run by a trigger failed.
 func (one *configMirror) watchTriggers(alarms *Alarms) {
 	if one.triggers == nil {
 		return
 	}
+	why := map[string]string{} // of each command; several triggers may run it
 	for _, t := range one.triggers.Status() {
-		subject := one.title + ": " + t.Command
-		if t.LastError != "" {
-			alarms.Raise("trigger-failed", subject, t.LastError)
+		why[t.Command] = cmp.Or(t.LastError, why[t.Command])
+	}
+	for command, failed := range why {
+		if subject := one.title + ": " + command; failed != "" {
+			alarms.Raise("trigger-failed", subject, failed)
 		} else {
 			alarms.Clear("trigger-failed", subject)
 		}
