@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -111,6 +112,19 @@ func TestClientMovesOn(t *testing.T) {
 	}
 	if e := ErrorOf(get(c)); e == nil || e.Code != CodeStopping || calls.Load() != 2 {
 		t.Errorf("all stop: %v after %d calls", e, calls.Load())
+	}
+}
+
+// Every call either changes something or can be sent again: none may be forgotten.
+func TestRepeatableKnowsEveryCall(t *testing.T) {
+	changes := []string{"Put", "Delete", "Batch", "Restore", "Upload", "PausePeers", "ResumePeers", "Reload", "ConfirmMirror", "Scrub", "ResetClock", "Apply"}
+	services := apiv1.File_agent_api_v1_syncagent_proto.Services()
+	for i := range services.Len() {
+		for methods, n := services.Get(i).Methods(), 0; n < methods.Len(); n++ {
+			if name := string(methods.Get(n).Name()); repeatable[name] == slices.Contains(changes, name) {
+				t.Errorf("%s: repeatable is %v", name, repeatable[name])
+			}
+		}
 	}
 }
 
