@@ -29,14 +29,20 @@ const identityCertLife = 24 * time.Hour
 // socket tells whether the target is a unix socket.
 func (t Target) socket() bool { return !strings.Contains(t.Address, "://") }
 
+// shown is the address for a message, without a user and a password.
+func (t Target) shown() string {
+	scheme, rest, _ := strings.Cut(t.Address, "://")
+	return scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
+}
+
 // base gives scheme and host of a URL.
 func (t Target) base() (*url.URL, error) {
 	u, err := url.Parse(t.Address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-		return nil, &Error{Code: CodeBadRequest, Message: "server " + t.Address + ": want https://HOST:PORT", Err: err}
+		return nil, &Error{Code: CodeBadRequest, Message: "server " + t.shown() + ": want https://HOST:PORT"}
 	}
 	if u.Scheme == "http" && (t.Cert != "" || t.Key != "" || t.CA != "") {
-		return nil, &Error{Code: CodeBadRequest, Message: "server " + t.Address + ": certificates need https://"}
+		return nil, &Error{Code: CodeBadRequest, Message: "server " + t.shown() + ": certificates need https://"}
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
