@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,19 +48,23 @@ func LoadConfig(file string, overrides map[string]string) (Config, error) {
 }
 
 func readConfigFile(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err == nil && info.Size() > maxConfigBytes {
-		return nil, &Error{Code: CodeBadConfig, Message: fmt.Sprintf("%s: %d bytes, the limit is %d", file, info.Size(), maxConfigBytes)}
-	}
-	text, err := os.ReadFile(file)
+	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &Error{
 			Code: CodeBadConfig, Err: err, Message: "no configuration at " + file,
 			Hint: "make one with syncagent init or syncagent join, or name it with --config",
 		}
 	}
+	var text []byte
+	if err == nil {
+		defer f.Close() //nolint:errcheck // read only
+		text, err = io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
+	}
 	if err != nil {
 		return nil, &Error{Code: CodeBadConfig, Err: err, Message: fmt.Sprintf("read configuration: %v", err)}
+	}
+	if len(text) > maxConfigBytes {
+		return nil, &Error{Code: CodeBadConfig, Message: fmt.Sprintf("%s: over the limit of %d bytes", file, maxConfigBytes)}
 	}
 	return text, nil
 }
