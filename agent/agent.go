@@ -302,10 +302,10 @@ func (r *running) newServer(ctx context.Context) *server {
 			reload: a.reload, tokenFile: c.TokenFile(), indexes: r.indexes.Status,
 		},
 	}
-	s.limit(c.Limits)
-	s.logRequests.Store(c.Log.Requests)
 	a.mu.Lock()
 	r.server = s
+	s.limit(a.config.Limits) // a reload may have come since the start
+	s.logRequests.Store(a.config.Log.Requests)
 	a.mu.Unlock()
 	s.page = newStatusPage(ctx, s.service, c.API.Socket, c.DataDir, func() string { return *r.doors.token.Load() })
 	r.metrics.registry.MustRegister(collector{s.service})

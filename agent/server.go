@@ -164,7 +164,7 @@ func (s *server) raw(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answered counts and logs a request. The log names no path and no value.
+// answered counts and logs a request. The log names no value, and a path only where an error does.
 func (s *server) answered(ctx context.Context, method string, stream bool, err error, took time.Duration) {
 	s.metrics.answered(method, stream, err, took)
 	level := slog.LevelDebug
