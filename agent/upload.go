@@ -55,20 +55,21 @@ func eachPiece(r io.Reader, fn func([]byte) error) error {
 }
 
 // UploadSigned is Upload of more than 256 KiB in a write that key signs: see WriteSigned. When somebody else writes the path meanwhile, the
-// value is sent again.
-func (c *Client) UploadSigned(ctx context.Context, key ed25519.PrivateKey, network record.NetworkID, put *apiv1.PutRequest, r io.ReadSeeker) (*apiv1.WriteResponse, error) {
+// value is sent again if r is an io.Seeker that goes back to its beginning.
+func (c *Client) UploadSigned(ctx context.Context, key ed25519.PrivateKey, network record.NetworkID, put *apiv1.PutRequest, r io.Reader) (*apiv1.WriteResponse, error) {
 	entries, err := entriesOf([]*apiv1.Op{{Op: &apiv1.Op_Put{Put: put}}}, time.Now())
 	if err != nil {
 		return nil, err
 	}
 	e := entries[0]
 	e.Kind = record.KindChunked
+	again, _ := r.(io.Seeker)
 	for attempt := 1; ; attempt++ {
-		if _, err := r.Seek(0, io.SeekStart); err != nil {
-			return nil, fmt.Errorf("read the value: %w", err)
-		}
 		w, err := c.uploadSigned(ctx, key, network, put, e, r)
-		if err == nil || ErrorOf(err).Code != CodePrecondition || attempt == signAttempts {
+		if failed := ErrorOf(err); failed == nil || failed.Code != CodePrecondition || attempt == signAttempts || again == nil {
+			return w, err
+		}
+		if _, cannot := again.Seek(0, io.SeekStart); cannot != nil {
 			return w, err
 		}
 	}

@@ -204,59 +204,51 @@ func (i *importer) copyFiles(ctx context.Context, root *os.Root, prefix string) 
 }
 
 // put adds a file to the import unless the store shows it already.
-func (i *importer) put(ctx context.Context, path, name string, content io.ReadSeeker, mode fs.FileMode) error {
+func (i *importer) put(ctx context.Context, path, name string, content io.Reader, mode fs.FileMode) error {
 	i.kept[path] = true
 	i.shows.step()
 	v, err := newValueInput(content)
 	if err != nil {
-		i.skip(path, name, plain(err))
-		return nil
+		return i.unreadable(path, name, err)
 	}
 	put := &apiv1.PutRequest{Path: path, Value: v.small}
 	if m := uint32(mode.Perm()); m != 0 { // a mode of 0 cannot be said; the mirror's default stands in
 		put.Mode = &m
 	}
-	sum := sha256.Sum256(v.small)
 	if v.large != nil {
-		if sum, err = largeSum(content); err != nil {
-			i.skip(path, name, plain(err))
-			return nil
-		}
+		return i.putLarge(ctx, put, name, v)
 	}
-	if old, ok := i.have[path]; ok && old.mode == put.GetMode() && old.sum == sum {
+	if i.same(put, sha256.Sum256(v.small)) {
 		i.report.Unchanged++
 		return nil
-	}
-	if v.large != nil {
-		return i.putLarge(ctx, put, name, content)
 	}
 	i.report.Written++
 	return i.add(ctx, "put", path, len(v.small), &apiv1.Op{Op: &apiv1.Op_Put{Put: put}})
 }
 
-// largeSum gives what the store calls a large value by, and goes back to the beginning.
-func largeSum(r io.ReadSeeker) (sum [sha256.Size]byte, err error) {
-	if _, err := r.Seek(0, io.SeekStart); err != nil {
-		return sum, err
-	}
-	var list record.ChunkList
-	for {
-		chunk, err := record.ReadChunk(r)
-		if err != nil {
-			return sum, err
-		}
-		if len(chunk) == 0 {
-			break
-		}
-		list.Size += uint64(len(chunk))
-		list.Chunks = append(list.Chunks, record.ChunkID(chunk))
-	}
-	_, err = r.Seek(0, io.SeekStart)
-	return sha256.Sum256(list.Encode()), err
+// same tells whether the store shows this already.
+func (i *importer) same(put *apiv1.PutRequest, sum [sha256.Size]byte) bool {
+	old, ok := i.have[put.GetPath()]
+	return ok && old.mode == put.GetMode() && old.sum == sum
 }
 
-// putLarge writes a file over 256 KiB by itself, after those before it. One over the agent's limit is left out.
-func (i *importer) putLarge(ctx context.Context, put *apiv1.PutRequest, name string, content io.Reader) error {
+// putLarge writes a file over 256 KiB by itself, after those before it. One over the agent's limit is left out. Whether
+// the store shows it already is seen before it is sent, or, if it can be read but once, at its end: then it is taken back.
+func (i *importer) putLarge(ctx context.Context, put *apiv1.PutRequest, name string, v *valueInput) error {
+	content := &unlessSame{Reader: v, same: func(sum [sha256.Size]byte) bool { return i.same(put, sum) }}
+	if _, known := i.have[put.GetPath()]; known && (v.source != nil || i.flags.dryRun) {
+		_, err := io.Copy(io.Discard, content)
+		if errors.Is(err, errUnchanged) {
+			i.report.Unchanged++
+			return nil
+		}
+		if err == nil && !i.flags.dryRun {
+			_, err = content.Seek(0, io.SeekStart)
+		}
+		if err != nil {
+			return i.unreadable(put.GetPath(), name, err)
+		}
+	}
 	if i.say("put", put.GetPath()); i.flags.dryRun {
 		i.report.Written++
 		return nil
@@ -264,16 +256,32 @@ func (i *importer) putLarge(ctx context.Context, put *apiv1.PutRequest, name str
 	if err := i.batch.flush(ctx); err != nil {
 		return err
 	}
-	w, err := i.cli.sendLarge(ctx, i.batch.client, put, &valueInput{large: content})
+	w, err := i.cli.sendLarge(ctx, i.batch.client, put, content)
+	if errors.Is(err, errUnchanged) {
+		i.report.Unchanged++
+		return nil
+	}
 	if e := agent.ErrorOf(err); e != nil && e.Code == agent.CodeTooLarge {
 		i.skip(put.GetPath(), name, errors.New(e.Message))
 		return nil
+	}
+	if bad, ok := errors.AsType[*failure](err); ok {
+		return bad
 	}
 	if err != nil {
 		return err
 	}
 	i.report.Written++
 	i.batch.note(w, []*apiv1.Op{{Op: &apiv1.Op_Put{Put: put}}})
+	return nil
+}
+
+// unreadable leaves a file out, or ends the import if the input as a whole is faulty.
+func (i *importer) unreadable(path, name string, err error) error {
+	if bad, ok := errors.AsType[*failure](err); ok {
+		return bad
+	}
+	i.skip(path, name, plain(err))
 	return nil
 }
 

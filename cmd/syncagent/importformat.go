@@ -81,7 +81,7 @@ func badImport(text string, args ...any) *failure {
 }
 
 // one imports one value under its name below the prefix.
-func (i *importer) one(ctx context.Context, prefix, name string, value []byte, mode fs.FileMode) error {
+func (i *importer) one(ctx context.Context, prefix, name string, value io.Reader, mode fs.FileMode) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (i *importer) one(ctx context.Context, prefix, name string, value []byte, m
 			return err
 		}
 	}
-	return i.put(ctx, at, name, bytes.NewReader(value), mode)
+	return i.put(ctx, at, name, value, mode)
 }
 
 func (i *importer) copyTar(ctx context.Context, t *tar.Reader, prefix string) error {
@@ -120,14 +120,21 @@ func (i *importer) copyTar(ctx context.Context, t *tar.Reader, prefix string) er
 			i.skip(pathBelow(prefix, name), h.Name, fmt.Errorf("%d bytes, no value can have more than %d", h.Size, record.MaxValue))
 			continue
 		}
-		value, err := io.ReadAll(t)
-		if err != nil {
-			return badImport("tar: %v", err)
-		}
-		if err := i.one(ctx, prefix, name, value, h.FileInfo().Mode()); err != nil {
+		if err := i.one(ctx, prefix, name, tarValue{t}, h.FileInfo().Mode()); err != nil {
 			return err
 		}
 	}
+}
+
+// tarValue is a file in a tar file. What is wrong with it is wrong with the whole.
+type tarValue struct{ *tar.Reader }
+
+func (t tarValue) Read(p []byte) (int, error) {
+	n, err := t.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = badImport("tar: %v", err)
+	}
+	return n, err
 }
 
 // copyLines imports what export wrote, a JSON object a line.
@@ -158,7 +165,7 @@ func (i *importer) copyLines(ctx context.Context, r io.Reader, prefix string) er
 		if mode != nil {
 			bits = fs.FileMode(*mode)
 		}
-		if err := i.one(ctx, prefix, l.Path, value, bits); err != nil {
+		if err := i.one(ctx, prefix, l.Path, bytes.NewReader(value), bits); err != nil {
 			return err
 		}
 	}
@@ -185,7 +192,7 @@ func (i *importer) copyConsul(ctx context.Context, d *json.Decoder, prefix strin
 		if strings.HasSuffix(pair.Key, "/") && len(pair.Value) == 0 {
 			continue
 		}
-		if err := i.one(ctx, prefix, pair.Key, pair.Value, 0); err != nil {
+		if err := i.one(ctx, prefix, pair.Key, bytes.NewReader(pair.Value), 0); err != nil {
 			return err
 		}
 	}
@@ -237,7 +244,7 @@ func (i *importer) copyPairs(ctx context.Context, d *json.Decoder, prefix string
 		if err := d.Decode(&pair); err != nil {
 			return badImport("%v", explainJSON(err).message)
 		}
-		if err := i.one(ctx, prefix, string(pair.Key), pair.Value, 0); err != nil {
+		if err := i.one(ctx, prefix, string(pair.Key), bytes.NewReader(pair.Value), 0); err != nil {
 			return err
 		}
 	}
