@@ -16,8 +16,10 @@ import (
 	apiv1 "syncagent/agent/api/v1"
 )
 
-// waitTime is how long is waited when --timeout says nothing.
-const waitTime = 10 * time.Second
+const (
+	waitTime  = 10 * time.Second // how long is waited when --timeout says nothing
+	waitSlack = 5 * time.Second  // beyond it, for the agent's answer: it says who lacks the write
+)
 
 const waitHelp = `
 
@@ -149,14 +151,14 @@ func (w *waiter) await(ctx context.Context, client *agent.Client, writes ...writ
 }
 
 func (w *waiter) ask(ctx context.Context, client *agent.Client, one write, timeout time.Duration) (*apiv1.WaitResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout+5*time.Second) // the agent's answer says who lacks it
+	limited, cancel := context.WithTimeout(ctx, timeout+waitSlack)
 	defer cancel()
-	r, err := client.KV.Wait(ctx, connect.NewRequest(&apiv1.WaitRequest{
+	r, err := client.KV.Wait(limited, connect.NewRequest(&apiv1.WaitRequest{
 		Paths: one.paths, Version: one.version, Agents: int32(w.agents), Hosts: w.hosts, Stage: w.stage, Timeout: durationpb.New(timeout),
 	}))
 	if e := agent.ErrorOf(err); e != nil {
 		if ctx.Err() != nil {
-			return nil, err
+			return nil, err // interrupted
 		}
 		return nil, failf(exitReplicas, "replicas", "stored on this agent; not known of others: %w", e).withHint("%s", e.Hint)
 	}
