@@ -21,8 +21,12 @@ func saveConfig(old, cfg agent.Config) error {
 }
 
 // rewriteConfig gives keys of the file that cfg was read from the values that they have in cfg, line by line, and leaves
-// all else as it is. The result must read as it should, or the file stays: then the user's layout is beyond this.
+// all else, its mode too, as it is. The result must read as it should, or the file stays: then the user's layout is beyond this.
 func rewriteConfig(cfg agent.Config, keys ...string) error {
+	info, err := os.Stat(cfg.File)
+	if err != nil {
+		return fileFailure("configuration", cfg.File, err)
+	}
 	text, err := readFile("configuration", cfg.File, 1<<20)
 	if err != nil {
 		return err
@@ -35,7 +39,7 @@ func rewriteConfig(cfg agent.Config, keys ...string) error {
 		lines = setLine(lines, key, line)
 	}
 	temp := cfg.File + ".syncagent-new"
-	if err := writeFile(temp, bytes.Join(lines, nil), 0o644); err != nil {
+	if err := writeFile(temp, bytes.Join(lines, nil), info.Mode().Perm()); err != nil {
 		return err
 	}
 	got, err := agent.LoadConfig(temp, nil)
