@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -91,7 +90,7 @@ func zipped(name string) bool {
 // exporter takes entries under names relative to the prefix.
 type exporter interface {
 	entry(name string, e *apiv1.Entry, value io.Reader) error
-	// finish makes everything durable, or removes what is not whole.
+	// finish ends it. A file gets its name when all of it is there, and durable; a directory keeps what has come.
 	finish(err error) error
 }
 
@@ -230,11 +229,11 @@ func (c *cli) openExport(dest string, as format) (exporter, error) {
 	if dest == "-" {
 		s.out = bufio.NewWriterSize(c.stdout, 1<<16)
 	} else {
-		f, err := os.CreateTemp(filepath.Dir(dest), ".syncagent-new-*") // for its owner only
+		f, err := createFile(dest, 0o600)
 		if err != nil {
 			return nil, fileFailure("destination", dest, err)
 		}
-		s.file, s.dest, s.out = f, dest, bufio.NewWriterSize(f, 1<<16)
+		s.file, s.out = f, bufio.NewWriterSize(f, 1<<16)
 	}
 	if as == formatTar {
 		var to io.Writer = s.out
@@ -249,8 +248,7 @@ func (c *cli) openExport(dest string, as format) (exporter, error) {
 
 // streamExport writes a tar file or JSON lines.
 type streamExport struct {
-	file *os.File // nil: standard output
-	dest string
+	file *newFile // nil: standard output
 	out  *bufio.Writer
 	zip  *gzip.Writer // nil: not zipped
 	tar  *tar.Writer  // nil: JSON
@@ -300,16 +298,7 @@ func (s *streamExport) finish(err error) error {
 	if s.file == nil {
 		return err
 	}
-	if err == nil {
-		err = s.file.Sync()
-	}
-	if err = errors.Join(err, s.file.Close()); err == nil {
-		err = os.Rename(s.file.Name(), s.dest)
-	}
-	if err != nil {
-		_ = os.Remove(s.file.Name()) // it is not whole
-	}
-	return err
+	return s.file.finish(err)
 }
 
 // exportMode is the mode of a file made of an entry.
