@@ -33,7 +33,8 @@ In place of DIR, a tar file (gzipped or not), the JSON lines of export, what
 standard input. The kind is seen from the content, or said with --format.
 
 --watch goes on after that, and puts and deletes what changes in DIR, as a mirror with
---mode push --preserve-mode does; it keeps a marker file in DIR.
+--mode push --preserve-mode does; it keeps a marker file in DIR, and writes as the agent, so
+not with --key.
 
 --delete also deletes the paths below PREFIX that have no file in DIR. What stands for
 a file that was left out or could not be read stays.`
@@ -108,6 +109,9 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 	case "", formatDir, formatTar, formatJSON, formatConsul, formatEtcd:
 	default:
 		return usagef("--format %q: want dir, tar, json, consul or etcd", flags.format)
+	}
+	if flags.watch && c.signKey != "" {
+		return usagef("--watch and --key exclude each other: what changes in DIR later is written as the agent")
 	}
 	waiter, err := flags.wait.parse(c)
 	if err != nil {

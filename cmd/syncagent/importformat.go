@@ -150,7 +150,7 @@ func (i *importer) copyLines(ctx context.Context, r io.Reader, prefix string) er
 		if err := decodeStrictly(text, &l); err != nil {
 			return badImport("line %d: %v", n, err)
 		}
-		if l.Op != "put" || l.TTL != "" || l.IfVersion != "" {
+		if l.Op != "put" || l.TTL != "" || l.IfVersion != "" || l.IfAbsent || (l.Value == nil) == (l.ValueBase64 == nil) {
 			return badImport("line %d: only puts as export writes them can be imported", n)
 		}
 		value := l.ValueBase64
