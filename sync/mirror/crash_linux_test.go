@@ -397,3 +397,39 @@ func differing(a, b map[string]string) map[string]struct{} {
 	}
 	return diff
 }
+
+// What was read once and looks as before is not read again by every check, and nothing is written.
+func TestCheckReadsNoUnchangedFile(t *testing.T) {
+	c := &crashStory{}
+	c.fill()
+	d, src := newCrashDisk(), c.source()
+	if err := d.MkdirAll("/m/out", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := c.mirror(t, src, d)
+	read := func() int {
+		t.Helper()
+		d.reads = 0
+		if err := m.Once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return d.reads
+	}
+	read()
+	if n := read(); n != len(c.src) {
+		t.Errorf("the check of %d files that were written just now reads %d", len(c.src), n)
+	}
+	ops := d.ops.Load()
+	if n := read(); n != 0 {
+		t.Errorf("the check of %d unchanged files reads %d", len(c.src), n)
+	}
+	if n := d.ops.Load() - ops; n > 1 {
+		t.Errorf("the check of unchanged files does %d operations that change something", n)
+	}
+	if err := d.put("/m/out", map[string]string{"a": "edit"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := read(); n > 2 || d.seen("/m/out")["a"] != "1 644" {
+		t.Errorf("one of %d files is edited: %d are read, it is %q", len(c.src), n, d.seen("/m/out")["a"])
+	}
+}

@@ -23,6 +23,7 @@ type crashDisk struct {
 	log   []*names                   // all changes of names since it was made
 	base  map[*node]map[string]*node // the names in each directory then
 
+	reads  int                 // files opened for reading
 	ops    atomic.Int64        // files are synced by several goroutines
 	meddle func(*node, string) // called before a name in a directory is given to another file
 	stopAt int64               // the operation at which the power fails; 0: never

@@ -41,7 +41,14 @@ func (f crashFolder) Entries() (entries []fs.DirEntry, err error) {
 	return entries, f.disk.power()
 }
 
+func (f crashFolder) Names() ([]string, error) {
+	return slices.Sorted(maps.Keys(f.names)), f.disk.power()
+}
+
 func (f crashFolder) Open(name string, flag int, mode fs.FileMode) (file, error) {
+	if flag == readFlags {
+		f.disk.reads++
+	}
 	n, err := f.get("open", name)
 	switch {
 	case err == nil && flag&os.O_EXCL != 0:

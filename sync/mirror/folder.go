@@ -25,6 +25,7 @@ type folder interface {
 	Stat() (fs.FileInfo, error)
 	Lstat(name string) (fs.FileInfo, error)
 	Entries() ([]fs.DirEntry, error)
+	Names() ([]string, error) // of its entries, for less than Entries
 	Open(name string, flag int, mode fs.FileMode) (file, error)
 	OpenLocked(name string, flag int, mode fs.FileMode) (file, error) // ErrBusy: another process has the lock
 	Folder(name string) (folder, error)
@@ -104,6 +105,14 @@ func (d osFolder) Folder(name string) (folder, error) {
 		return nil, err
 	}
 	return osFolder{r}, nil
+}
+
+func (d osFolder) Names() (names []string, err error) {
+	err = d.self(func(f *os.File) error {
+		names, err = f.Readdirnames(-1)
+		return err
+	})
+	return names, err
 }
 
 func (d osFolder) Entries() (entries []fs.DirEntry, err error) {

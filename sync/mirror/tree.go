@@ -186,7 +186,8 @@ func (t *tree) dressed(info fs.FileInfo, mode fs.FileMode) bool {
 // same tells whether the file's content has this hash. It is read only if it may have changed since we last did.
 func (t *tree) same(d folder, path string, info fs.FileInfo, h hash) (bool, error) {
 	now := printOf(info)
-	if known, ok := t.trust[path]; ok && known == now && known.hash == h {
+	now.hash = h
+	if known, ok := t.trust[path]; ok && known == now {
 		return true, nil
 	}
 	delete(t.trust, path)
@@ -195,7 +196,7 @@ func (t *tree) same(d folder, path string, info fs.FileInfo, h hash) (bool, erro
 		return false, err
 	}
 	// A change within one tick of the file system's clock would not show: such a young file is read again next time.
-	if now.hash = h; now.steady(time.Now()) {
+	if now.steady(time.Now()) {
 		t.trust[path] = now
 	}
 	return true, nil
@@ -366,10 +367,10 @@ func (t *tree) sweep(dir string, made bool) error {
 	if err != nil {
 		return err
 	}
-	entries, err := d.Entries()
-	for _, e := range entries {
-		if isTemp(e.Name()) {
-			err = errors.Join(err, d.Remove(e.Name()))
+	names, err := d.Names()
+	for _, n := range names {
+		if isTemp(n) {
+			err = errors.Join(err, d.Remove(n))
 		}
 	}
 	if info, failed := d.Stat(); failed == nil && made && info.Mode().Perm() == undressed {
