@@ -81,7 +81,7 @@ func (c *cli) backup(ctx context.Context, name string, to []age.Recipient) error
 	if name != "-" {
 		f, err := createFile(name, 0o600)
 		if err != nil {
-			return fileFailure("destination", name, err)
+			return makeFailure("file", name, err)
 		}
 		out, finish = f, f.finish
 	}

@@ -231,7 +231,7 @@ func (c *cli) openExport(dest string, as format) (exporter, error) {
 	} else {
 		f, err := createFile(dest, 0o600)
 		if err != nil {
-			return nil, fileFailure("destination", dest, err)
+			return nil, makeFailure("destination", dest, err)
 		}
 		s.file, s.out = f, bufio.NewWriterSize(f, 1<<16)
 	}
@@ -322,11 +322,11 @@ type dirExport struct{ root *os.Root }
 
 func newDirExport(dest string) (*dirExport, error) {
 	if err := os.MkdirAll(dest, 0o700); err != nil {
-		return nil, fileFailure("destination", dest, err)
+		return nil, makeFailure("destination", dest, err)
 	}
 	root, err := os.OpenRoot(dest)
 	if err != nil {
-		return nil, fileFailure("destination", dest, err)
+		return nil, makeFailure("destination", dest, err)
 	}
 	entries, err := readDir(root, ".")
 	if err == nil && len(entries) > 0 {

@@ -120,10 +120,15 @@ func (f *failure) print(w io.Writer, json bool) {
 }
 
 // fileFailure says what is wrong with a file that the user named, without Go's "open x:" twice.
-func fileFailure(what, name string, err error) *failure {
+func fileFailure(what, name string, err error) *failure { return fileFailed("read", what, name, err) }
+
+// makeFailure is fileFailure for what could not be made.
+func makeFailure(what, name string, err error) *failure { return fileFailed("make", what, name, err) }
+
+func fileFailed(doing, what, name string, err error) *failure {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	return failf(exitError, "file", "read %s %s: %w", what, name, err)
+	return failf(exitError, "file", "%s %s %s: %w", doing, what, name, err)
 }

@@ -73,13 +73,13 @@ func (l layout) flag() string {
 // makeDirs makes the folders that are missing.
 func (l layout) makeDirs(data string) error {
 	if err := os.MkdirAll(filepath.Dir(l.file), 0o755); err != nil {
-		return fileFailure("folder", filepath.Dir(l.file), err)
+		return makeFailure("folder", filepath.Dir(l.file), err)
 	}
 	if !filepath.IsAbs(data) {
 		data = l.beside(data)
 	}
 	if err := os.MkdirAll(data, 0o700); err != nil {
-		return fileFailure("folder", data, err)
+		return makeFailure("folder", data, err)
 	}
 	return nil
 }
