@@ -184,6 +184,7 @@ for host in web1 web2 web3; do
 	run syncagent get /app/colour --config $host/syncagent.yaml
 	echo
 done
+say 'The files, too, are the same: diff finds nothing.'
 run diff -r -x '.syncagent*' web1/files web2/files
 run diff -r -x '.syncagent*' web1/files web3/files
 for host in web1 web2 web3; do
