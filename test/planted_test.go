@@ -26,14 +26,11 @@ var plantable = []struct{ fault, dir, test string }{
 	{"no-redial", "p2p", "TestRedialAfterRestart"},
 	{"no-retry", "sync/trigger", "TestFailureIsRepeatedWithWhatCameMeanwhile"},
 	{"no-sync", "p2p", "TestConvergeBySync"},
-	{"rename-before-journal", "sync/mirror", "TestG8_G9_KilledAnywhere"}, // by many kills: see long
+	{"rename-before-journal", "sync/mirror", "TestG8_G9_KilledAnywhere"},
 	{"repeat-unsynced", "crdtstore", "TestG1_RepeatedRelayIsOnDisk"},
 	{"trust-root", "sync/mirror", "TestG8_RootSwappedWhileRunning"},
 	{"undressed", "sync/mirror", "TestModes"},
 }
-
-// long is what makes a test that kills at random long enough to meet the moment that a fault needs.
-var long = map[string]string{"TestG8_G9_KilledAnywhere": "-mirror.rounds=10"}
 
 // TestPlantedFaultsAreFound builds the tests of each package once with the seam for faults, and runs the named test
 // twice: it has to pass as it is, and to fail with the fault.
@@ -70,11 +67,7 @@ func build(t *testing.T, bin, dir string) (binary string) {
 
 // runPlanted runs one test with a fault, or none. It gives the end of its output.
 func runPlanted(binary, dir, test, name string) (out string, passed bool) {
-	args := []string{"-test.run", "^" + test + "$", "-test.v", "-test.timeout", "3m"}
-	if flag := long[test]; flag != "" {
-		args = append(args, flag)
-	}
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(binary, "-test.run", "^"+test+"$", "-test.v", "-test.timeout", "3m")
 	cmd.Dir = filepath.Join("..", dir)
 	cmd.Env = append(os.Environ(), "SYNCAGENT_FAULT="+name)
 	b, err := cmd.CombinedOutput()

@@ -178,7 +178,7 @@ func testKilledAnywhere(t *testing.T, kills int, kind string) {
 	}
 	interrupted := 0
 	for n := range kills {
-		runAndKill(t, top, time.Duration(r.IntN(60_000))*time.Microsecond)
+		runAndKill(t, top, time.Duration(r.IntN(60_000))*time.Microsecond, killPoint(r, kind))
 		step, err := readStep(top)
 		if err != nil {
 			t.Fatal(err)
@@ -218,10 +218,11 @@ func unsettledIn(t *testing.T, m *Mirror) bool {
 	return len(j.unsettled()) > 0
 }
 
-func runAndKill(t *testing.T, top string, after time.Duration) {
+// runAndKill kills a child so long after its start or, if a point is given, when it comes by there.
+func runAndKill(t *testing.T, top string, after time.Duration, point string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+top)
+	cmd.Env = append(os.Environ(), childEnv+"="+top, "SYNCAGENT_FAILPOINT="+point)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -234,10 +235,11 @@ func runAndKill(t *testing.T, top string, after time.Duration) {
 	if err != nil {
 		t.Fatalf("child did not start: %q %v", line, err)
 	}
-	time.Sleep(after) // the random point of the kill
-	if err := cmd.Process.Kill(); err != nil {
-		t.Error(err)
+	if point != "" {
+		after = 10 * time.Second
 	}
+	kill := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
 	_ = cmd.Wait() // killed
 }
 
