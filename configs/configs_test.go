@@ -139,12 +139,12 @@ func TestDockerfile(t *testing.T) {
 			continue
 		}
 		name, rest, _ := strings.Cut(line, " ")
-		if !slices.Contains([]string{"FROM", "COPY", "USER", "VOLUME", "ENV", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}, name) || got[name] != "" {
+		if !slices.Contains([]string{"FROM", "COPY", "USER", "WORKDIR", "VOLUME", "ENV", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}, name) || got[name] != "" {
 			t.Errorf("%q", line)
 		}
 		got[name] = rest
 	}
-	for name, want := range map[string]string{"FROM": "scratch", "COPY": "bin/syncagent /syncagent", "USER": "65532:65532", "ENTRYPOINT": `["/syncagent"]`} {
+	for name, want := range map[string]string{"FROM": "scratch", "COPY": "bin/syncagent /syncagent", "USER": "65532:65532", "WORKDIR": "/data", "ENTRYPOINT": `["/syncagent"]`} {
 		if got[name] != want {
 			t.Errorf("%s %q, want %q", name, got[name], want)
 		}
