@@ -141,8 +141,9 @@ func (c *cli) export(ctx context.Context, list lister, prefix, dest string, as f
 		as = exportFormat(dest)
 	}
 	var above map[string]bool
+	total := 0 // unknown
 	if as != formatJSON {
-		if above, err = directories(ctx, list, prefix); err != nil {
+		if above, total, err = directories(ctx, list, prefix); err != nil {
 			return err
 		}
 	}
@@ -150,14 +151,21 @@ func (c *cli) export(ctx context.Context, list lister, prefix, dest string, as f
 	if err != nil {
 		return err
 	}
+	var shows *progress
+	if dest != "-" {
+		shows = c.newProgress("entries", func() int { return total })
+	}
 	written, left := 0, 0
 	var faulty error // of the destination, not of the agent
 	err = list(ctx, prefix, true, func(e *apiv1.Entry, value io.Reader) error {
+		shows.step()
 		name := strings.TrimPrefix(strings.TrimPrefix(e.GetPath(), strings.TrimSuffix(prefix, "/")), "/")
 		switch {
 		case name == "":
+			shows.clear()
 			c.warnLeftOut(e.GetPath(), "it is the prefix itself")
 		case above[e.GetPath()]:
+			shows.clear()
 			c.warnLeftOut(e.GetPath(), "there are paths below it")
 		default:
 			written++
@@ -171,6 +179,7 @@ func (c *cli) export(ctx context.Context, list lister, prefix, dest string, as f
 		left++
 		return nil
 	})
+	shows.clear()
 	if err != nil && faulty == nil {
 		_ = out.finish(err) // the agent's error is the one that counts
 		return err
@@ -205,16 +214,17 @@ func (a *arriving) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// directories gives the paths that have others below them.
-func directories(ctx context.Context, list lister, prefix string) (map[string]bool, error) {
-	above := map[string]bool{}
-	err := list(ctx, prefix, false, func(e *apiv1.Entry, _ io.Reader) error {
+// directories gives the paths that have others below them, and counts all.
+func directories(ctx context.Context, list lister, prefix string) (above map[string]bool, total int, err error) {
+	above = map[string]bool{}
+	err = list(ctx, prefix, false, func(e *apiv1.Entry, _ io.Reader) error {
+		total++
 		for p := path.Dir(e.GetPath()); p != "/" && !above[p]; p = path.Dir(p) {
 			above[p] = true
 		}
 		return nil
 	})
-	return above, err
+	return above, total, err
 }
 
 func (c *cli) openExport(dest string, as format) (exporter, error) {
@@ -271,17 +281,17 @@ func (s *streamExport) entry(name string, e *apiv1.Entry, value io.Reader) error
 func (s *streamExport) line(name string, e *apiv1.Entry, value io.Reader) error {
 	var path strings.Builder
 	printJSON(&path, "/"+name)
-	fmt.Fprintf(s.out, `{"op":"put","path":%s,"value_base64":"`, strings.TrimSpace(path.String())) // out keeps its errors
+	mode := "" // before the value, so that import need not keep it
+	if e.Mode != nil {
+		mode = fmt.Sprintf("%04o", e.GetMode())
+	}
+	fmt.Fprintf(s.out, `{"op":"put","path":%s,"mode":"%s","value_base64":"`, strings.TrimSpace(path.String()), mode) // out keeps its errors
 	encoder := base64.NewEncoder(base64.StdEncoding, s.out)
 	if _, err := io.Copy(encoder, value); err != nil {
 		return err
 	}
-	mode := ""
-	if e.Mode != nil {
-		mode = fmt.Sprintf(`,"mode":"%04o"`, e.GetMode())
-	}
 	err := encoder.Close()
-	fmt.Fprintf(s.out, `"%s}`+"\n", mode)
+	fmt.Fprint(s.out, "\"}\n")
 	return err
 }
 

@@ -49,7 +49,7 @@ func (i *importer) copyStream(ctx context.Context, r io.Reader, as format, prefi
 	case formatTar:
 		return i.copyTar(ctx, tar.NewReader(in), prefix)
 	case formatJSON:
-		return i.copyLines(ctx, in, prefix)
+		return i.copyLines(ctx, bufio.NewReaderSize(in, shortLine), prefix)
 	case formatConsul:
 		return i.copyConsul(ctx, json.NewDecoder(in), prefix)
 	}
@@ -72,9 +72,6 @@ func guessFormat(in *bufio.Reader) format {
 	}
 	return ""
 }
-
-// maxImportLine is a line with the largest value that there can be.
-const maxImportLine = record.MaxValue/3*4 + 64<<10
 
 func badImport(text string, args ...any) *failure {
 	return failf(exitUsage, "bad_import", "cannot read the input: "+text, args...)
@@ -120,59 +117,24 @@ func (i *importer) copyTar(ctx context.Context, t *tar.Reader, prefix string) er
 			i.skip(pathBelow(prefix, name), h.Name, fmt.Errorf("%d bytes, no value can have more than %d", h.Size, record.MaxValue))
 			continue
 		}
-		if err := i.one(ctx, prefix, name, tarValue{t}, h.FileInfo().Mode()); err != nil {
+		if err := i.one(ctx, prefix, name, inputValue{t, "tar"}, h.FileInfo().Mode()); err != nil {
 			return err
 		}
 	}
 }
 
-// tarValue is a file in a tar file. What is wrong with it is wrong with the whole.
-type tarValue struct{ *tar.Reader }
+// inputValue is a value in a larger input. What is wrong with it is wrong with the whole.
+type inputValue struct {
+	io.Reader
+	of string
+}
 
-func (t tarValue) Read(p []byte) (int, error) {
-	n, err := t.Reader.Read(p)
+func (v inputValue) Read(p []byte) (int, error) {
+	n, err := v.Reader.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = badImport("tar: %v", err)
+		err = badImport("%s: %v", v.of, err)
 	}
 	return n, err
-}
-
-// copyLines imports what export wrote, a JSON object a line.
-func (i *importer) copyLines(ctx context.Context, r io.Reader, prefix string) error {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxImportLine)
-	for n := 1; lines.Scan(); n++ {
-		text := bytes.TrimSpace(lines.Bytes())
-		if len(text) == 0 {
-			continue
-		}
-		var l batchLine
-		if err := decodeStrictly(text, &l); err != nil {
-			return badImport("line %d: %v", n, err)
-		}
-		if l.Op != "put" || l.TTL != "" || l.IfVersion != "" || l.IfAbsent || (l.Value == nil) == (l.ValueBase64 == nil) {
-			return badImport("line %d: only puts as export writes them can be imported", n)
-		}
-		value := l.ValueBase64
-		if l.Value != nil {
-			value = []byte(*l.Value)
-		}
-		mode, err := parseMode(l.Mode)
-		if err != nil {
-			return badImport("line %d: %v", n, err)
-		}
-		var bits fs.FileMode
-		if mode != nil {
-			bits = fs.FileMode(*mode)
-		}
-		if err := i.one(ctx, prefix, l.Path, bytes.NewReader(value), bits); err != nil {
-			return err
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return badImport("%v", err)
-	}
-	return nil
 }
 
 // copyConsul imports an array of objects with key and base64 value. A key that ends in a slash is a folder of Consul's
