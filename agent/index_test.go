@@ -206,7 +206,7 @@ func TestIndexIsExactWhileWritesGoOn(t *testing.T) {
 		b := &reading{snapshot: snap, prefix: "/", all: true}
 		owner := fmt.Sprintf("o%d", r.IntN(3))
 		var want, got []string
-		err = b.list(true, func(i crdtstore.Item) error {
+		err = b.list(t.Context(), true, func(i crdtstore.Item) error {
 			if keys, _ := set.now["owner"].config.keys(&i); slices.Contains(keys, owner) {
 				want = append(want, i.Path)
 			}

@@ -48,7 +48,7 @@ func (k *kv) open(ctx context.Context, prefix string) (*reading, error) {
 	if clean == "/" || b.all && p.MayReadPath(k.self, clean) {
 		return b, nil
 	}
-	err = b.list(false, func(crdtstore.Item) error { return errFound })
+	err = b.list(ctx, false, func(crdtstore.Item) error { return errFound })
 	if errors.Is(err, errFound) {
 		return b, nil
 	}
@@ -56,9 +56,12 @@ func (k *kv) open(ctx context.Context, prefix string) (*reading, error) {
 	return nil, cmp.Or(err, denied)
 }
 
-// list calls fn for every entry that the caller sees.
-func (b *reading) list(values bool, fn func(crdtstore.Item) error) error {
+// list calls fn for every entry that the caller sees, until ctx ends: nobody is left to be told, or the store closes.
+func (b *reading) list(ctx context.Context, values bool, fn func(crdtstore.Item) error) error {
 	return b.List(b.prefix, values, func(i crdtstore.Item) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if record.Reserved(i.Path) || !b.all && !b.sees(i.Path) {
 			return nil
 		}
@@ -67,9 +70,10 @@ func (b *reading) list(values bool, fn func(crdtstore.Item) error) error {
 }
 
 // count is the number of entries that list would tell. To who sees all the store can tell it faster.
-func (b *reading) count() (n int64, err error) {
+func (b *reading) count(ctx context.Context) (n int64, err error) {
 	if !b.all {
-		return n, b.list(false, func(crdtstore.Item) error { n++; return nil })
+		err = b.list(ctx, false, func(crdtstore.Item) error { n++; return nil })
+		return n, err
 	}
 	if n, err = b.Count(b.prefix); err != nil || b.prefix != "/" {
 		return n, err
@@ -85,7 +89,7 @@ func (k *kv) Count(ctx context.Context, r *connect.Request[apiv1.CountRequest]) 
 		return nil, err
 	}
 	defer b.Close()
-	n, err := b.count()
+	n, err := b.count(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -115,11 +119,11 @@ func (k *kv) List(ctx context.Context, r *connect.Request[apiv1.ListRequest], st
 	message, size := &apiv1.ListResponse{Cursor: cursorFor(callerOf(ctx), b.Cursor())}, 0
 	list := b.list
 	if indexed {
-		list = func(values bool, fn func(crdtstore.Item) error) error {
+		list = func(ctx context.Context, values bool, fn func(crdtstore.Item) error) error {
 			return k.indexes.list(ctx, name, value, b, values, fn)
 		}
 	}
-	err = list(r.Msg.GetValues(), func(i crdtstore.Item) error {
+	err = list(ctx, r.Msg.GetValues(), func(i crdtstore.Item) error {
 		if size >= streamBytes || len(message.Entries) >= streamEntries {
 			if err := send(ctx, stream, message); err != nil {
 				return err

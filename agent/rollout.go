@@ -191,7 +191,7 @@ func (k *kv) Rollout(ctx context.Context, r *connect.Request[apiv1.RolloutReques
 	if err != nil {
 		return nil, err
 	}
-	placed, deleted, err := shownBelow(b)
+	placed, deleted, err := shownBelow(ctx, b)
 	b.Close()
 	if err != nil {
 		return nil, err
@@ -218,8 +218,8 @@ func (k *kv) Rollout(ctx context.Context, r *connect.Request[apiv1.RolloutReques
 
 // shownBelow gives the versions that are shown at and below a prefix, or that of the delete if it is a path whose entry
 // was deleted.
-func shownBelow(b *reading) (placed []p2p.Placed, deleted bool, err error) {
-	err = b.list(false, func(i crdtstore.Item) error {
+func shownBelow(ctx context.Context, b *reading) (placed []p2p.Placed, deleted bool, err error) {
+	err = b.list(ctx, false, func(i crdtstore.Item) error {
 		if len(placed) == maxRollout {
 			return &Error{Code: CodeTooLarge, Message: fmt.Sprintf("more than %d entries at and below %s", maxRollout, b.prefix),
 				Hint: "name a prefix further down"}
