@@ -15,10 +15,8 @@ import (
 	"syncagent/sync/trigger"
 )
 
-const (
-	// chunkFiles is how many files are staged and renamed together, more only if one write has more.
-	chunkFiles = 1024
-)
+// chunkFiles is how many files are staged and renamed together, more only if one write has more.
+const chunkFiles = 1024
 
 // apply does what the plan says. Paths that fail are noted; an error is one that concerns all.
 func (s *session) apply(ctx context.Context, p plan, strict bool) error {

@@ -257,14 +257,7 @@ func pause(ctx context.Context, failures int) bool {
 		return ctx.Err() == nil
 	}
 	most := min(200*time.Millisecond<<min(failures-1, 10), 30*time.Second)
-	t := time.NewTimer(rand.N(most) + time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return wait(ctx, rand.N(most)+time.Millisecond)
 }
 
 // setHeld notes which removals are held, for Confirm.

@@ -80,34 +80,21 @@ func New(src Source, o Options) (*Mirror, error) {
 	if o.MaxDelete < 0 {
 		return nil, fmt.Errorf("mirror %s: max_delete is negative", o.Dir)
 	}
-	m := &Mirror{src: src, disk: osDisk{}, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1), settle: settleTime, grace: versionGrace, rejected: map[string]string{}}
+	m := &Mirror{
+		src: src, disk: osDisk{}, o: withDefaults(o), trust: map[string]print{}, agreed: make(chan struct{}, 1),
+		settle: settleTime, grace: versionGrace, rejected: map[string]string{},
+	}
 	if m.filter, err = newFilter(o.Include, o.Exclude); err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", o.Dir, err)
 	}
-	switch m.o.Mode {
-	case ModePull:
-	case ModePush, ModeBoth:
+	if err := m.o.check(); err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", o.Dir, err)
+	}
+	if m.o.Mode != ModePull {
 		var ok bool
 		if m.sink, ok = src.(Sink); !ok {
 			return nil, fmt.Errorf("mirror %s: mode %s: the source cannot be written", o.Dir, m.o.Mode)
 		}
-		if m.o.Mode == ModePush && m.guarded() {
-			return nil, fmt.Errorf("mirror %s: mode %s: no file changes that could be checked", o.Dir, m.o.Mode)
-		}
-	default:
-		return nil, fmt.Errorf("mirror %s: mode %q: want %s, %s or %s", o.Dir, m.o.Mode, ModePull, ModePush, ModeBoth)
-	}
-	switch {
-	case m.o.Swap != SwapFiles && m.o.Swap != SwapDirectory:
-		return nil, fmt.Errorf("mirror %s: swap %q: want %s or %s", o.Dir, o.Swap, SwapFiles, SwapDirectory)
-	case m.swaps() && m.o.Mode != ModePull:
-		return nil, fmt.Errorf("mirror %s: swap %s: only with mode %s: what is switched as a whole is not edited file by file",
-			o.Dir, SwapDirectory, ModePull)
-	}
-	switch m.o.Drift {
-	case DriftRestore, DriftKeep, DriftReport:
-	default:
-		return nil, fmt.Errorf("mirror %s: drift %q: want %s, %s or %s", o.Dir, o.Drift, DriftRestore, DriftKeep, DriftReport)
 	}
 	if m.owner, err = lookup(o.Owner, userID); err != nil {
 		return nil, fmt.Errorf("mirror %s: owner: %w", o.Dir, err)
@@ -150,6 +137,32 @@ func withDefaults(o Options) Options {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return o
+}
+
+// check finds words that mean nothing, and options that do not go together.
+func (o *Options) check() error {
+	switch o.Mode {
+	case ModePull, ModePush, ModeBoth:
+	default:
+		return fmt.Errorf("mode %q: want %s, %s or %s", o.Mode, ModePull, ModePush, ModeBoth)
+	}
+	switch o.Swap {
+	case SwapFiles, SwapDirectory:
+	default:
+		return fmt.Errorf("swap %q: want %s or %s", o.Swap, SwapFiles, SwapDirectory)
+	}
+	switch o.Drift {
+	case DriftRestore, DriftKeep, DriftReport:
+	default:
+		return fmt.Errorf("drift %q: want %s, %s or %s", o.Drift, DriftRestore, DriftKeep, DriftReport)
+	}
+	switch {
+	case o.Mode == ModePush && len(o.Check)+len(o.Trial) > 0:
+		return fmt.Errorf("mode %s: no file changes that could be checked", o.Mode)
+	case o.Swap == SwapDirectory && o.Mode != ModePull:
+		return fmt.Errorf("swap %s: only with mode %s: what is switched as a whole is not edited file by file", o.Swap, ModePull)
+	}
+	return nil
 }
 
 // lookup resolves a name or number; -1 stands for none.

@@ -69,8 +69,8 @@ const (
 )
 
 // decide is the whole policy of a mirror that pulls: what is wanted is put there, over whatever is at its name (a local
-// change of ours stays if drift says so); what is not wanted goes if and only if the mirror wrote it. A directory is never removed for the sake of a file, or taken for
-// one of ours.
+// change of ours stays if drift says so); what is not wanted goes if and only if the mirror wrote it. A directory is never
+// removed for the sake of a file, or taken for one of ours.
 func decide(i item, drift Drift) action {
 	switch {
 	case i.wanted && drift != DriftRestore && i.drifted():

@@ -215,15 +215,9 @@ func peekJournal(d disk, path string, log *slog.Logger) (*journal, error) {
 
 // peekRoot opens the root for looking only; nil: it would be made.
 func peekRoot(d disk, dir, prefix string, head header, journal string) (folder, error) {
-	halt := func(format string, args ...any) error {
-		return &HaltError{Dir: dir, Reason: fmt.Sprintf(format, args...), Journal: journal}
-	}
-	fresh := head.ID == ""
-	if !fresh && head.Prefix != prefix {
-		return nil, halt("it mirrors %s, not %s", head.Prefix, prefix)
-	}
-	if up := markedAbove(d, dir); up != "" {
-		return nil, halt("it lies in %s, which is a mirror itself", up)
+	halt, fresh := halting(dir, journal), head.ID == ""
+	if err := checkPlace(d, dir, prefix, head, halt); err != nil {
+		return nil, err
 	}
 	if _, err := d.Lstat(dir); fresh && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

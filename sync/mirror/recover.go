@@ -9,7 +9,8 @@ import (
 )
 
 // recover finishes what was staged when the process ended: everything was written and synced, so the renames that had
-// not happened happen now, except in ModeBoth, where they are planned again. What became of the files since is seen by the first pass, as always.
+// not happened happen now, except in ModeBoth, where they are planned again. What became of the files since is seen by
+// the first pass, as always.
 func (s *session) recover() error {
 	defer s.closeDirs()
 	if now := s.j.swapping(); now != nil {

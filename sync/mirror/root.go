@@ -52,15 +52,9 @@ func (r *root) close() error { return errors.Join(r.marker.Close(), r.r.Close())
 // openRoot opens the directory that the journal's header names, or, if there is no header yet, makes or adopts it. All
 // errors that need somebody's hand are HaltErrors; ErrBusy: another process mirrors into it.
 func openRoot(d disk, dir, prefix string, head header, journal string) (*root, error) {
-	halt := func(format string, args ...any) error {
-		return &HaltError{Dir: dir, Reason: fmt.Sprintf(format, args...), Journal: journal}
-	}
-	fresh := head.ID == ""
-	if !fresh && head.Prefix != prefix {
-		return nil, halt("it mirrors %s, not %s", head.Prefix, prefix)
-	}
-	if up := markedAbove(d, dir); up != "" {
-		return nil, halt("it lies in %s, which is a mirror itself", up)
+	halt, fresh := halting(dir, journal), head.ID == ""
+	if err := checkPlace(d, dir, prefix, head, halt); err != nil {
+		return nil, err
 	}
 	if fresh {
 		if err := d.MkdirAll(dir, dirMode); err != nil {
@@ -80,6 +74,24 @@ func openRoot(d disk, dir, prefix string, head header, journal string) (*root, e
 		return nil, errors.Join(halt("its marker is of another mirror"), r.close())
 	}
 	return r, nil
+}
+
+// halting makes the HaltErrors of one root.
+func halting(dir, journal string) func(reason string, args ...any) error {
+	return func(reason string, args ...any) error {
+		return &HaltError{Dir: dir, Reason: fmt.Sprintf(reason, args...), Journal: journal}
+	}
+}
+
+// checkPlace refuses a root that is not this mirror's to take, by what its journal and the directories above it say.
+func checkPlace(d disk, dir, prefix string, head header, halt func(string, ...any) error) error {
+	if head.ID != "" && head.Prefix != prefix {
+		return halt("it mirrors %s, not %s", head.Prefix, prefix)
+	}
+	if up := markedAbove(d, dir); up != "" {
+		return halt("it lies in %s, which is a mirror itself", up)
+	}
+	return nil
 }
 
 // openTop opens the directory if it is one.
@@ -193,7 +205,7 @@ func (r *root) check() error {
 	if fault.Planted("trust-root") {
 		return nil
 	}
-	halt := func(reason string) error { return &HaltError{Dir: r.dir, Reason: reason, Journal: r.journal} }
+	halt := halting(r.dir, r.journal)
 	open, err := r.r.Stat()
 	if err != nil {
 		return fmt.Errorf("check mirror: %w", err)
@@ -208,7 +220,7 @@ func (r *root) check() error {
 	}
 	found, err := r.r.Lstat(markerName)
 	if err != nil || !sameFile(held, found) {
-		return halt("its marker " + markerName + " is gone")
+		return halt("its marker %s is gone", markerName)
 	}
 	return nil
 }

@@ -1,8 +1,6 @@
 package mirror
 
-import (
-	"time"
-)
+import "time"
 
 // localChange tells what somebody did to a file on this host since the mirror last agreed about it with the source.
 func (i *item) localChange(preserve bool) bool {
