@@ -38,7 +38,7 @@ func TestAlarmsHaveAKind(t *testing.T) {
 	for _, bad := range []mirror.State{mirror.StateHalted, mirror.StateHeld, mirror.StateIncomplete, mirror.StateFailing} {
 		raised["mirror-"+string(bad)] = true
 	}
-	call := regexp.MustCompile(`(?:Raise|Set|alarm|Alarm)\("([a-z-]+)",|(?m)^\s*(?:const )?[aA]larm[A-Z]\w+\s+= "([a-z-]+)"`)
+	call := regexp.MustCompile(`(?:Raise|[sS]et|alarm|Alarm)\("([a-z-]+)",|(?m)^\s*(?:const )?[aA]larm[A-Z]\w+\s+= "([a-z-]+)"`)
 	for _, pattern := range []string{"*.go", "../crdtstore/*.go", "../p2p/*.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {

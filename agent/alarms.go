@@ -70,12 +70,14 @@ func (a *Alarms) Clear(code, subject string) {
 }
 
 // Set raises an alarm, or clears it when message is empty. It is the form that the parts of an agent are given.
-func (a *Alarms) Set(code, message string) {
+func (a *Alarms) Set(code, message string) { a.set(code, "", message) }
+
+func (a *Alarms) set(code, subject, message string) {
 	if message == "" {
-		a.Clear(code, "")
+		a.Clear(code, subject)
 		return
 	}
-	a.Raise(code, "", message)
+	a.Raise(code, subject, message)
 }
 
 // List gives the active alarms, the oldest first.

@@ -35,6 +35,7 @@ type configMirror struct {
 	title, mode string
 	*mirror.Mirror
 	triggers *trigger.Runner // nil: none
+	faulty   string          // what is wrong with files in triggers_dir; empty: nothing
 }
 
 // newMirrors makes the mirrors of a configuration; nothing is touched before run. A faulty trigger file is an alarm and
@@ -56,7 +57,7 @@ func newMirrors(c *Config, s store, alarms *Alarms, log *slog.Logger) (*mirrors,
 		if mc.TriggersDir != "" {
 			taken = append(taken, mc.TriggersDir)
 		}
-		one, err := newMirror(mc, c, configured, s, alarms, log)
+		one, err := newMirror(mc, c, configured, s, log)
 		if err != nil {
 			return nil, &Error{Code: CodeBadConfig, Message: fmt.Sprintf("mirrors[%d]: %v", i, err), Err: err}
 		}
@@ -68,7 +69,7 @@ func newMirrors(c *Config, s store, alarms *Alarms, log *slog.Logger) (*mirrors,
 	return m, nil
 }
 
-func newMirror(mc *MirrorConfig, c *Config, configured []trigger.Spec, s store, alarms *Alarms, log *slog.Logger) (*configMirror, error) {
+func newMirror(mc *MirrorConfig, c *Config, configured []trigger.Spec, s store, log *slog.Logger) (*configMirror, error) {
 	log = log.With("mirror", mc.title())
 	one := &configMirror{title: mc.title(), mode: mc.Mode}
 	prefix, err := record.CleanPrefix(mc.Prefix)
@@ -79,7 +80,7 @@ func newMirror(mc *MirrorConfig, c *Config, configured []trigger.Spec, s store, 
 	if mc.TriggersDir != "" {
 		fromFiles, err := trigger.Load(mc.TriggersDir)
 		if err != nil {
-			alarms.Raise("trigger-files", mc.title(), err.Error())
+			one.faulty = err.Error()
 		}
 		specs = append(specs, fromFiles...)
 	}
@@ -147,6 +148,7 @@ func (m *mirrors) watch(ctx context.Context) error {
 					m.alarms.Clear("mirror-"+string(bad), one.title)
 				}
 			}
+			m.alarms.set("trigger-files", one.title, one.faulty)
 			one.watchTriggers(m.alarms)
 		}
 		select {
@@ -167,11 +169,7 @@ func (one *configMirror) watchTriggers(alarms *Alarms) {
 		why[t.Command] = cmp.Or(t.LastError, why[t.Command])
 	}
 	for command, failed := range why {
-		if subject := one.title + ": " + command; failed != "" {
-			alarms.Raise("trigger-failed", subject, failed)
-		} else {
-			alarms.Clear("trigger-failed", subject)
-		}
+		alarms.set("trigger-failed", one.title+": "+command, failed)
 	}
 }
 

@@ -32,11 +32,6 @@ func newMirrorSet(c *Config, alarms *Alarms, build func(*Config) (*mirrors, erro
 // replace makes the mirrors of another configuration. They take over as soon as those that run have stopped; a command
 // that is cut off by that runs again. On an error those that run stay.
 func (s *mirrorSet) replace(c *Config) error {
-	for _, a := range s.alarms.List() {
-		if a.Code == "trigger-files" { // building raises it again where it still holds
-			s.alarms.Clear(a.Code, a.Subject)
-		}
-	}
 	next, err := s.build(c)
 	if err != nil {
 		return err
@@ -94,8 +89,9 @@ func (s *mirrorSet) advance() {
 	list, _ := s.Status()
 	for _, a := range s.alarms.List() {
 		known := slices.ContainsFunc(list, func(m *apiv1.Mirror) bool { return m.GetName() == a.Subject })
+		ofMirror := a.Code == "trigger-files" || strings.HasPrefix(a.Code, "mirror-")
 		// A trigger that still fails raises its alarm again at once.
-		if strings.HasPrefix(a.Code, "mirror-") && !known || a.Code == "trigger-failed" {
+		if ofMirror && !known || a.Code == "trigger-failed" {
 			s.alarms.Clear(a.Code, a.Subject)
 		}
 	}
