@@ -308,23 +308,6 @@ func (s *Store) loadWaiting(v view) error {
 	return err
 }
 
-// dropSpilled removes entries that were stored ahead of a turn which was never committed.
-func (s *Store) dropSpilled(v view) error {
-	r := newRows()
-	err := v.Scan([]byte{'x'}, nil, false, func(k, value []byte) (bool, error) {
-		for ; len(value) >= 32; value = value[32:] {
-			r.delete(entryKey(record.ID(value[:32])))
-		}
-		r.delete(append([]byte(nil), k...))
-		return true, nil
-	})
-	if err != nil || r.empty() {
-		return err
-	}
-	fault.Point("start.drop-spilled")
-	return s.kv.Commit(r)
-}
-
 func (s *Store) rememberUnready(u *unreadyWrite) {
 	s.unready[u.id] = u
 	for _, p := range u.paths {

@@ -172,7 +172,7 @@ func (t *turn) precondition(op *Op, p *pathState, r *rules) error {
 	return nil
 }
 
-// add puts the slots of a local write where they belong.
+// add puts the slots of a local write where they belong, all or, after an error, none.
 func (t *turn) add(req *writeRequest, w *record.Write, paths []*pathState) error {
 	l := &localWrite{req: req, write: w, size: len(w.Append(nil))}
 	if l.size > maxBundle {
@@ -182,12 +182,18 @@ func (t *turn) add(req *writeRequest, w *record.Write, paths []*pathState) error
 	l.version = record.Version{HLC: w.HLC, Write: w.ID()}
 	t.size += l.size
 	t.plan(w.Slots, func(i int) []byte { return req.made[i].bytes })
-	for i := range w.Slots {
+	slots := make([]*slot, len(w.Slots))
+	for i := range slots {
 		s := &slot{version: l.version, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, own: true, changed: true}
 		s.version.Index = uint16(i)
 		e := &req.made[i]
 		s.describe(e.Entry, e.Size())
-		t.keep(s, e.bytes, false)
+		if err := t.keep(s, e.bytes, false); err != nil {
+			return err
+		}
+		slots[i] = s
+	}
+	for i, s := range slots {
 		paths[i].insert(s)
 	}
 	t.local = append(t.local, l)
@@ -282,7 +288,9 @@ func (t *turn) takeBack(cause error) error {
 			for j, s := range p.slots {
 				if s.version.Write == l.version.Write {
 					p.slots = append(p.slots[:j], p.slots[j+1:]...)
-					delete(t.spill, s.entry)
+					if err := t.letGo(p, s); err != nil {
+						return err
+					}
 					break
 				}
 			}

@@ -134,7 +134,9 @@ func (t *turn) repeat(req *writeRequest, version record.Version) error {
 		}
 		s.own, p.dirty = true, true
 		s.describe(req.made[i].Entry, req.made[i].Size())
-		t.keep(s, req.made[i].bytes, false)
+		if err := t.keep(s, req.made[i].bytes, false); err != nil {
+			return err
+		}
 	}
 	t.repeats = append(t.repeats, repeat{req, version})
 	return nil

@@ -12,6 +12,7 @@ import (
 //	o origin incarnation seq digest        -> height                    chains, forks, vector
 //	s path key, version                    -> slot: author, tags, entry ID, state, entry
 //	e entry ID                             -> entry too large for the transaction of its turn
+//	e entry ID, 1                          -> nothing                    slots of several writes have had that entry
 //	x number                               -> IDs of entries put into e before the turn that names them
 //	u write ID                             -> HLC, arrival, path keys    writes that are not ready
 //	n path key, version                    -> nothing                    wanted entries, and values that lack chunks
@@ -72,6 +73,7 @@ func chunkedKey(path record.Tag, v record.Version) []byte {
 }
 
 func entryKey(id record.ID) []byte              { return key('e', id[:]) }
+func sharedKey(id record.ID) []byte             { return key('e', id[:], []byte{1}) }
 func unreadyKey(id record.ID) []byte            { return key('u', id[:]) }
 func shownKey(path string) []byte               { return append([]byte{'v'}, path...) }
 func timerKey(ms int64, path record.Tag) []byte { return key('t', u64(uint64(ms)), path[:]) }

@@ -179,9 +179,8 @@ func (t *turn) finishPath(p *pathState) error {
 		return err
 	}
 	for _, s := range p.result.drops {
-		if s.state == slotElsewhere && !sharedEntry(p, s) {
-			t.rows.delete(entryKey(s.entry))
-			delete(t.spill, s.entry)
+		if err := t.letGo(p, s); err != nil {
+			return err
 		}
 		if !t.policy.MayRead(t.s.self, s.tags) {
 			t.rows.set(scrubMark, nil) // the right to read it was withdrawn: no byte of it may stay
@@ -236,15 +235,6 @@ func (t *turn) damaged(err error) error {
 	return err
 }
 
-func sharedEntry(p *pathState, s *slot) bool {
-	for _, o := range p.slots {
-		if o != s && o.entry == s.entry && o.state == slotElsewhere {
-			return true
-		}
-	}
-	return false
-}
-
 // expire replaces an entry that is over by its stub.
 func (t *turn) expire(p *pathState, s *slot) error {
 	data, err := t.data(p, s)
@@ -255,9 +245,8 @@ func (t *turn) expire(p *pathState, s *slot) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if s.state == slotElsewhere && !sharedEntry(p, s) {
-		t.rows.delete(entryKey(s.entry))
-		delete(t.spill, s.entry)
+	if err := t.letGo(p, s); err != nil {
+		return err
 	}
 	s.state, s.data, s.changed = slotStub, e.Stub(), true
 	s.unchunk()

@@ -3,8 +3,6 @@ package crdtstore
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"syncagent/crdtstore/fault"
@@ -147,47 +145,6 @@ func (t *turn) commit() error {
 	t.useChunks()
 	s.unsynced = true
 	return nil
-}
-
-// storeSpilled stores the entries that have rows of their own, a few at a time, with a list of those that are new.
-func (t *turn) storeSpilled() (bool, error) {
-	if len(t.spill) == 0 {
-		return false, nil
-	}
-	var list []byte
-	for _, id := range slices.SortedFunc(maps.Keys(t.spill), compareIDs) {
-		_, held, err := t.view.Get(entryKey(id))
-		if err != nil {
-			return false, err
-		}
-		if held {
-			delete(t.spill, id)
-			continue
-		}
-		list = append(list, id[:]...)
-	}
-	if len(list) == 0 {
-		return false, nil
-	}
-	fault.Point("spill.before")
-	r := newRows()
-	r.set(key('x'), list)
-	for ; len(list) > 0; list = list[32:] { // in the order of the list, so that a run can be repeated
-		id := record.ID(list[:32])
-		if r.size > turnBytes-len(t.spill[id]) {
-			if err := t.s.kv.Commit(r); err != nil {
-				return false, err
-			}
-			fault.Point("spill.between")
-			r = newRows()
-		}
-		r.set(entryKey(id), t.spill[id])
-	}
-	if err := t.s.kv.Commit(r); err != nil {
-		return false, err
-	}
-	fault.Point("spill.after")
-	return true, nil
 }
 
 // tellAges says how old the writes of others were when they were committed.

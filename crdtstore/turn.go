@@ -289,8 +289,7 @@ func (t *turn) deliver(p *pathState, s *slot, data []byte) error {
 	}
 	s.describe(e, size)
 	s.lacking = s.chunked && !isStub && !t.s.carriedOver(p.key, s.chunks)
-	t.keep(s, data, isStub)
-	return nil
+	return t.keep(s, data, isStub)
 }
 
 // parseHeld reads an entry or a stub that must have this ID. Both begin alike; the ID tells them apart.
@@ -305,7 +304,7 @@ func parseHeld(id record.ID, data []byte) (e *record.Entry, size int64, isStub b
 }
 
 // keep decides where the bytes of an entry go: into the slot's row, or, when they are many, into a row of their own.
-func (t *turn) keep(s *slot, data []byte, isStub bool) {
+func (t *turn) keep(s *slot, data []byte, isStub bool) error {
 	s.changed = true
 	switch {
 	case isStub:
@@ -314,10 +313,10 @@ func (t *turn) keep(s *slot, data []byte, isStub bool) {
 		s.state, s.data = slotHeld, data
 	default:
 		s.state, s.data = slotElsewhere, nil
-		t.spill[s.entry] = data
-		return
+		return t.putAside(s.entry, data)
 	}
 	t.size += len(data)
+	return nil
 }
 
 // entry takes an entry that came without its block: pushed, or as the answer to a want.
