@@ -40,6 +40,20 @@ func (s *Store) Vector() []record.Position {
 	return all
 }
 
+// Lacks gives those of the blocks that are not held.
+func (s *Store) Lacks(blocks []record.Digest) (out []record.Digest, err error) {
+	v := s.kv.View()
+	defer v.Close()
+	for _, d := range blocks {
+		if _, ok, err := v.Get(blockKey(d)); err != nil {
+			return nil, err
+		} else if !ok {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
 // Missing calls send for every held block that the vector lacks, in ascending height, each with the entries it holds
 // and reader may read.
 func (s *Store) Missing(ctx context.Context, have []record.Position, reader record.PublicKey, send func(record.Parcel) error) error {

@@ -1,6 +1,8 @@
 package p2p
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -56,6 +58,63 @@ func TestGreedyPeerIsHeldUpAlone(t *testing.T) {
 		if kind, _, err := f.read(20 * time.Second); err != nil || kind != framePong {
 			t.Fatalf("frame %d, %v", kind, err)
 		}
+	}
+}
+
+// TestWorkIsChargedThatFewBytesCause: a small frame that unpacks to a large one, or has the whole store gone over, counts for
+// what it costs.
+func TestWorkIsChargedThatFewBytesCause(t *testing.T) {
+	work := map[string]func(f *frames) error{
+		"vectors": func(f *frames) error {
+			return f.write(frameVector, compress(make([]byte, vectorFrame*positionSize)))
+		},
+		"comparisons": func(f *frames) error {
+			if err := f.write(frameCompare, nil); err != nil {
+				return err
+			}
+			_, err := readCompared(f, frameCompare)
+			return err
+		},
+	}
+	for name, ask := range work {
+		ka, kx := testKey(t), testKey(t)
+		policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kx)}}
+		many := shelf{of: map[string]record.Version{}}
+		for i := range 10_000 {
+			many.of[fmt.Sprint("/k/", i)] = record.Version{HLC: 1}
+		}
+		a := start(t, "a", newFake(ka, policy), Options{PeerBytes: 64 << 10, Listing: many.list}) // 4 MiB at once
+		x := start(t, "x", newFake(kx, policy), Options{Bootstrap: a.node.Addrs()})
+		eventually(t, func() bool { return connectedPeers(a) == 1 }, "connected")
+		f := sneak(t, x, a, protoSync)
+		for range 10 {
+			if err := ask(f); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if limited(t, a.node, limitBytes) > 0 {
+				break
+			}
+		}
+		eventually(t, func() bool { return limited(t, a.node, limitBytes) > 0 }, "%s are charged", name)
+	}
+}
+
+// endless is a replica to which blocks are brought that name ever others.
+type endless struct{ Replica }
+
+func (endless) Ingest(context.Context, record.PublicKey, []record.Parcel) (Ingested, error) {
+	return Ingested{Missing: make([]record.Digest, maxDigests-1)}, nil
+}
+
+func TestMissingBlocksOfASyncAreBounded(t *testing.T) {
+	n, r := &Node{replica: endless{}}, synced{fruit: uptime()}
+	for range 10 {
+		if err := n.ingest(t.Context(), &session{}, nil, &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(r.missing) > maxDigests {
+		t.Errorf("%d digests are kept, %d are asked for", len(r.missing), maxDigests)
 	}
 }
 

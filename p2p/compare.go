@@ -23,6 +23,7 @@ const (
 	compareTimeout = 30 * time.Second // for the other side to go over its entries
 	maxListed      = 200_000          // entries told of the buckets that differ, about
 	listedTarget   = 256 << 10        // bytes in a frame, before compression
+	comparedBytes  = 64               // that an entry counts for in a peer's budget
 )
 
 // Shown is an entry that an agent shows.
@@ -109,22 +110,33 @@ func parseBuckets(payload []byte) (*shownBuckets, error) {
 }
 
 // serveCompare answers one step of a comparison: the buckets, or what is in some of them.
-func (n *Node) serveCompare(s *session, f *frames, payload []byte) error {
+func (n *Node) serveCompare(ctx context.Context, s *session, f *frames, payload []byte) error {
 	select {
 	case n.comparing <- struct{}{}: // it goes over all entries: one at a time
-		defer func() { <-n.comparing }()
 	default:
 		return f.write(frameRefuse, []byte("busy with another comparison"))
 	}
+	seen, err := n.answerCompare(s, f, payload)
+	<-n.comparing
+	n.spend(ctx, s, seen*comparedBytes) // it has its answer, and is held up before it asks again
+	return err
+}
+
+// answerCompare tells how many entries it went over.
+func (n *Node) answerCompare(s *session, f *frames, payload []byte) (seen int, err error) {
 	if len(payload) == 0 {
 		b, err := n.sumUp(s.key)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		return f.write(frameCompare, b.encode())
+		seen = int(b.withheld)
+		for i := range b.of {
+			seen += int(b.of[i].count)
+		}
+		return seen, f.write(frameCompare, b.encode())
 	}
 	if len(payload) != buckets/8 {
-		return frameError("choice of buckets of %d bytes", len(payload))
+		return 0, frameError("choice of buckets of %d bytes", len(payload))
 	}
 	var part []byte
 	flush := func() error {
@@ -132,7 +144,8 @@ func (n *Node) serveCompare(s *session, f *frames, payload []byte) error {
 		part = part[:0]
 		return err
 	}
-	_, err := n.o.Listing(s.key, func(e Shown) error {
+	withheld, err := n.o.Listing(s.key, func(e Shown) error {
+		seen++
 		if i, _ := n.bucketOf(e.Path); payload[i/8]&(1<<(i%8)) == 0 {
 			return nil
 		}
@@ -142,13 +155,14 @@ func (n *Node) serveCompare(s *session, f *frames, payload []byte) error {
 		}
 		return flush()
 	})
+	seen += int(withheld)
 	if err == nil {
 		err = flush()
 	}
 	if err != nil {
-		return err
+		return seen, err
 	}
-	return f.write(frameDone, nil)
+	return seen, f.write(frameDone, nil)
 }
 
 func parseListed(payload []byte) (list []Shown, err error) {

@@ -194,6 +194,17 @@ func (r *fakeReplica) sendAll(out []*record.Block, reader record.PublicKey, send
 	return nil
 }
 
+func (r *fakeReplica) Lacks(blocks []record.Digest) (out []record.Digest, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range blocks {
+		if r.blocks[d] == nil {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
 func (r *fakeReplica) Ancestors(_ context.Context, of []record.Digest, reader record.PublicKey, send func(record.Parcel) error) error {
 	r.mu.Lock()
 	seen := map[record.Digest]bool{}

@@ -73,7 +73,6 @@ type Node struct {
 	o        Options
 	log      *slog.Logger
 	self     record.PublicKey
-	genesis  record.Digest
 	host     host.Host
 	gate     *gater
 	book     *book
@@ -130,7 +129,7 @@ func New(o Options) (*Node, error) {
 		o.Version = ""
 	}
 	n := &Node{
-		o: o, log: o.Log, self: record.KeyOf(o.Key), genesis: record.DigestOf(record.GenesisBlock(o.Network, 0)), gate: newGater(o.Log),
+		o: o, log: o.Log, self: record.KeyOf(o.Key), gate: newGater(o.Log),
 		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
 		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1), comparing: make(chan struct{}, 1), chunkTurns: make(chan struct{}, chunkPeers),
 		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, needed: map[record.PublicKey]int{}, faults: map[peer.ID]string{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(), budgets: newBudgets(o.PeerBytes),

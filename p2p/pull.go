@@ -100,14 +100,13 @@ func (n *Node) compareHeads(ctx context.Context, s *session, f *frames, r *synce
 	if err := f.write(frameHeads, encodeDigests(ours)); err != nil {
 		return err
 	}
-	if err := n.receive(ctx, s, f, r); err != nil {
-		return err
-	}
-	unknown, err := n.unknown(ctx, r.heads)
+	err := n.receive(ctx, s, f, r)
 	if err != nil {
 		return err
 	}
-	r.missing = unknown
+	if r.missing, err = n.replica.Lacks(r.heads); err != nil {
+		return err
+	}
 	if err := n.askMissing(ctx, s, f, r); err != nil {
 		return err
 	}
@@ -121,31 +120,6 @@ func (n *Node) compareHeads(ctx context.Context, s *session, f *frames, r *synce
 	s.mu.Unlock()
 	n.tellDiverged()
 	return nil
-}
-
-// errHeld ends a look into the store at its first find.
-var errHeld = errors.New("held")
-
-// unknown gives those blocks that we do not hold. The genesis block is everybody's and never travels.
-func (n *Node) unknown(ctx context.Context, ds []record.Digest) ([]record.Digest, error) {
-	heads := map[record.Digest]bool{n.genesis: true}
-	for _, h := range n.replica.Heads() {
-		heads[h] = true
-	}
-	var out []record.Digest
-	for _, d := range ds {
-		if heads[d] {
-			continue
-		}
-		err := n.replica.Ancestors(ctx, []record.Digest{d}, n.self, func(record.Parcel) error { return errHeld })
-		switch {
-		case err == nil:
-			out = append(out, d)
-		case !errors.Is(err, errHeld):
-			return nil, err
-		}
-	}
-	return out, nil
 }
 
 // receive takes the answer to one request, up to its last frame. Reading goes on while the replica commits.
@@ -218,7 +192,7 @@ func (n *Node) ingest(ctx context.Context, s *session, parcels []record.Parcel, 
 	n.notePutOff(s, got.Delayed)
 	r.blocks += got.New
 	r.delayed += got.Delayed
-	r.missing = append(r.missing, got.Missing[:min(len(got.Missing), maxDigests)]...)
+	r.missing = append(r.missing, got.Missing[:min(len(got.Missing), maxDigests-len(r.missing))]...) // no more are asked for
 	if got.Invalid != nil {
 		n.gate.strike(s.id)
 		n.o.Alarm(AlarmInvalid, fmt.Sprintf("%s sent invalid data: %v", s.id, got.Invalid))
@@ -246,7 +220,7 @@ func (n *Node) readAnswer(ctx context.Context, s *session, f *frames, r *synced,
 			if vectors++; vectors > maxVector {
 				return frameError("vector of more than %d frames", maxVector)
 			}
-			part, err := parseVector(payload)
+			part, err := n.readVector(ctx, s, payload)
 			if err != nil {
 				return err
 			}

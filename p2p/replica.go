@@ -18,6 +18,8 @@ type Replica interface {
 	Heads() []record.Digest
 	// Vector says which blocks are held, one position per origin and incarnation.
 	Vector() []record.Position
+	// Lacks gives those of the blocks that are not held.
+	Lacks(blocks []record.Digest) ([]record.Digest, error)
 	// Missing calls send for every held block that the vector lacks, in ascending height, each with the entries it
 	// holds and reader may read. Parcels may be reused after send returns. An error of send ends it and is returned.
 	Missing(ctx context.Context, have []record.Position, reader record.PublicKey, send func(record.Parcel) error) error

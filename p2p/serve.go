@@ -44,7 +44,7 @@ func (n *Node) serveSync(ctx context.Context, s *session, f *frames) error {
 				return frameError("vector of more than %d frames", maxVector)
 			}
 			var part []record.Position
-			part, err = parseVector(payload)
+			part, err = n.readVector(ctx, s, payload)
 			have = append(have, part...)
 		case framePull:
 			err = n.servePull(ctx, s, f, have)
@@ -52,16 +52,25 @@ func (n *Node) serveSync(ctx context.Context, s *session, f *frames) error {
 		case frameProgress:
 			err = n.serveProgress(ctx, s, f, payload)
 		case frameCompare:
-			err = n.serveCompare(s, f, payload)
+			err = n.serveCompare(ctx, s, f, payload)
 		case frameAsk:
 			err = n.serveAsk(ctx, s, f, payload)
 		case frameHeads:
-			err = n.serveHeads(ctx, s, f, payload)
+			err = n.serveHeads(f, payload)
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// readVector takes a frame of the peer's vector.
+func (n *Node) readVector(ctx context.Context, s *session, payload []byte) ([]record.Position, error) {
+	raw, err := n.inflate(ctx, s, payload)
+	if err != nil {
+		return nil, err
+	}
+	return parseVector(raw)
 }
 
 // servePull sends our vector and what theirs lacks, in ascending height.
@@ -99,12 +108,12 @@ func (n *Node) serveAsk(ctx context.Context, s *session, f *frames, payload []by
 }
 
 // serveHeads answers the peer's heads with ours and says how many of the peer's we do not hold.
-func (n *Node) serveHeads(ctx context.Context, s *session, f *frames, payload []byte) error {
+func (n *Node) serveHeads(f *frames, payload []byte) error {
 	theirs, err := parseDigests(payload)
 	if err != nil {
 		return err
 	}
-	unknown, err := n.unknown(ctx, theirs)
+	unknown, err := n.replica.Lacks(theirs)
 	if err != nil {
 		return err
 	}

@@ -255,11 +255,8 @@ func encodeVector(v []record.Position) [][]byte {
 	return out
 }
 
-func parseVector(payload []byte) ([]record.Position, error) {
-	b, err := decompress(payload)
-	if err != nil {
-		return nil, err
-	}
+// parseVector reads one of them, unpacked.
+func parseVector(b []byte) ([]record.Position, error) {
 	if len(b)%positionSize != 0 || len(b) > vectorFrame*positionSize {
 		return nil, frameError("vector of %d bytes", len(b))
 	}
