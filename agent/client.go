@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -92,6 +93,24 @@ func (t Target) endpoint() (e endpoint, err error) {
 		e.transport = agentTransport(&dialer, config)
 	}
 	return e, err
+}
+
+// Fetch writes what the agent answers at a path of its own, such as /metrics.
+func (c *Client) Fetch(ctx context.Context, path string, to io.Writer) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return ErrorOf(err)
+	}
+	defer answer.Body.Close() //nolint:errcheck // read only
+	if answer.StatusCode != http.StatusOK {
+		return &Error{Code: CodeInternal, Message: "the agent answers " + answer.Status + " at " + path}
+	}
+	_, err = io.Copy(to, answer.Body)
+	return err
 }
 
 // Close closes idle connections.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
@@ -85,17 +86,22 @@ func (c *cli) showOrigins() error {
 	if err != nil {
 		return err
 	}
-	var rows [][]string
-	for _, s := range settings {
-		if c.json() {
-			printJSON(c.stdout, settingJSON(s))
-		}
-		rows = append(rows, []string{s.Key, s.Value, s.Origin})
-	}
 	if !c.json() {
-		table(c.stdout, []string{"SETTING", "VALUE", "SET BY"}, rows)
+		printSettings(c.stdout, settings)
+		return nil
+	}
+	for _, s := range settings {
+		printJSON(c.stdout, settingJSON(s))
 	}
 	return nil
+}
+
+func printSettings(w io.Writer, settings []agent.Setting) {
+	var rows [][]string
+	for _, s := range settings {
+		rows = append(rows, []string{s.Key, s.Value, s.Origin})
+	}
+	table(w, []string{"SETTING", "VALUE", "SET BY"}, rows)
 }
 
 func (c *cli) yamlOptions() []yaml.EncodeOption {

@@ -24,10 +24,15 @@ hidden until it is due, so versions of such paths go back here.
 --scrub has the next start of the agent rewrite its store, so that no byte is left on the
 disk of what was deleted, or withdrawn from this host. It needs as much free disk again.
 
+--bundle writes what somebody who helps you needs to FILE, a .tar.gz: settings, findings,
+status, metrics and what the agent is doing. No value, key, policy text or command is in
+it; names of hosts and paths are, and the last line that a failing command printed.
+
 Exit code 1 if something failed; warnings alone are 0.`
 
 func (c *cli) doctorCmd() *cobra.Command {
 	var scrub, resetClock bool
+	var bundle string
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check configuration, agent, network and clocks",
@@ -53,6 +58,8 @@ func (c *cli) doctorCmd() *cobra.Command {
 				return c.resetClock(ctx, client)
 			case scrub:
 				return c.scrub(ctx, client)
+			case bundle != "":
+				return c.bundle(ctx, bundle, cfg, client)
 			}
 			findings := agent.Diagnose(ctx, cfg, client, readBuildInfo().Version)
 			if err := cmd.Context().Err(); err != nil {
@@ -61,6 +68,7 @@ func (c *cli) doctorCmd() *cobra.Command {
 			return c.report(findings)
 		},
 	}
+	cmd.Flags().StringVar(&bundle, "bundle", "", "write all that is known of this agent to `FILE`, to be sent to who helps")
 	cmd.Flags().BoolVar(&scrub, "scrub", false, "have the next start rewrite the store, to leave no deleted byte in it")
 	cmd.Flags().BoolVar(&resetClock, "reset-clock", false, "set agent time back to this host's clock")
 	return cmd
