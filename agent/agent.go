@@ -121,6 +121,32 @@ func (r *running) open() error {
 		return &Error{Code: CodeBadConfig, Message: fmt.Sprintf("make data_dir: %v", err), Err: err,
 			Hint: "the agent's user must be able to write " + filepath.Dir(c.DataDir)}
 	}
+	if err := r.openStore(); err != nil {
+		return err
+	}
+	if err := r.openNode(); err != nil {
+		return err
+	}
+	var err error
+	r.mirrors, err = newMirrorSet(c, a.alarms, func(c *Config) (*mirrors, error) {
+		return newMirrors(c, ownStore{r.store}, a.alarms, a.log.With("part", "mirrors"))
+	})
+	if err != nil {
+		return err
+	}
+	r.indexes = newIndexSet(c.Indexes, ownStore{r.store}, a.log)
+	if c.API.HTTP != "" {
+		if r.http, err = listenTCP("api.http", c.API.HTTP); err != nil {
+			return err
+		}
+	}
+	log := a.log.With("part", "api")
+	r.doors, err = openDoors(c, &papers{log: log, alarms: a.alarms, policy: ownStore{r.store}.Policy, now: time.Now}, log)
+	return err
+}
+
+func (r *running) openStore() error {
+	a, c := r.agent, &r.config
 	minSerial, minHash, err := policyFloor(c)
 	if err != nil {
 		return err
@@ -147,7 +173,13 @@ func (r *running) open() error {
 		return openError(err, c)
 	}
 	r.store.LimitValues(int64(c.Limits.Value))
+	return nil
+}
+
+func (r *running) openNode() error {
+	a, c := r.agent, &r.config
 	p2p.SetLibraryLog(warnings{a.log.With("part", "libp2p").Handler()})
+	var err error
 	r.node, err = p2p.New(p2p.Options{
 		Key: a.key, Network: a.network, Name: c.AgentName(), Version: a.options.Version,
 		Listen: c.Listen, Announce: c.Announce, Bootstrap: c.Bootstrap, PeersFile: filepath.Join(c.DataDir, "peers"),
@@ -164,21 +196,7 @@ func (r *running) open() error {
 	if err != nil {
 		return openError(err, c)
 	}
-	r.mirrors, err = newMirrorSet(c, a.alarms, func(c *Config) (*mirrors, error) {
-		return newMirrors(c, ownStore{r.store}, a.alarms, a.log.With("part", "mirrors"))
-	})
-	if err != nil {
-		return err
-	}
-	r.indexes = newIndexSet(c.Indexes, ownStore{r.store}, a.log)
-	if c.API.HTTP != "" {
-		if r.http, err = listenTCP("api.http", c.API.HTTP); err != nil {
-			return err
-		}
-	}
-	log := a.log.With("part", "api")
-	r.doors, err = openDoors(c, &papers{log: log, alarms: a.alarms, policy: ownStore{r.store}.Policy, now: time.Now}, log)
-	return err
+	return nil
 }
 
 // policyFloor reads from the join token which policy was in force when this host joined. A host without the file, set
