@@ -255,12 +255,12 @@ func (f *follower) gone(ctx context.Context, path, version string) (e *apiv1.Eve
 		}
 		return nil, false, err
 	}
-	newest := h.Msg.GetEntries()[0]
-	if newest.GetVersion() < version {
+	newest := h.Msg.GetEntries()
+	if len(newest) == 0 || newest[0].GetVersion() < version {
 		return e, false, nil
 	}
-	if newest.GetDeleted() {
-		e.Entry = newest
+	if newest[0].GetDeleted() {
+		e.Entry = newest[0]
 	}
 	return e, true, nil
 }
