@@ -141,22 +141,7 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 	if err := i.listStore(ctx, prefix); err != nil {
 		return err
 	}
-	if !flags.dryRun && !c.verbose { // which print lines of their own
-		i.shows = c.newProgress("files", func() int { return countFiles(root) })
-	}
-	if root != nil {
-		err = i.copyFiles(ctx, root, prefix)
-	} else {
-		if err = i.copyStream(ctx, stream, format(flags.format), prefix); err != nil && dir != "-" {
-			err = fmt.Errorf("%s: %w", dir, err)
-		}
-	}
-	if err == nil && flags.remove {
-		err = i.deleteRest(ctx)
-	}
-	if err == nil {
-		err = i.batch.flush(ctx)
-	}
+	err = i.copy(ctx, root, stream, dir, prefix)
 	copied := err == nil
 	err = i.finish(err)
 	if copied {
@@ -168,6 +153,25 @@ func (c *cli) importDir(ctx context.Context, dir, prefix string, flags importFla
 		return err
 	}
 	return c.mirror(ctx, prefix, dir, mirrorFlags{mode: string(mirror.ModePush), preserveMode: true, maxDelete: 0.5, timeout: trigger.DefaultTimeout})
+}
+
+// copy imports what was opened: a directory as a root, anything else as a stream.
+func (i *importer) copy(ctx context.Context, root *os.Root, stream io.Reader, name, prefix string) (err error) {
+	if !i.flags.dryRun && !i.cli.verbose { // which print lines of their own
+		i.shows = i.cli.newProgress("files", func() int { return countFiles(root) })
+	}
+	if root != nil {
+		err = i.copyFiles(ctx, root, prefix)
+	} else if err = i.copyStream(ctx, stream, format(i.flags.format), prefix); err != nil && name != "-" {
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	if err == nil && i.flags.remove {
+		err = i.deleteRest(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return i.batch.flush(ctx)
 }
 
 func (i *importer) listStore(ctx context.Context, prefix string) error {
