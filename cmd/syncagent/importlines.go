@@ -108,7 +108,7 @@ func parseImportLine(of string, text []byte) (l batchLine, mode fs.FileMode, err
 	if err := decodeStrictly(bytes.TrimSpace(text), &l); err != nil {
 		return l, 0, badImport("%s: %v", of, err)
 	}
-	if l.Op != "put" || l.TTL != "" || l.IfVersion != "" {
+	if l.Op != "put" || l.TTL != "" || l.IfVersion != "" || l.IfAbsent || (l.Value == nil) == (l.ValueBase64 == nil) {
 		return l, 0, badImport("%s: only puts as export writes them can be imported", of)
 	}
 	bits, err := parseMode(l.Mode)
