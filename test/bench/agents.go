@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"flag"
@@ -13,12 +12,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"connectrpc.com/connect"
 
 	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
+	"syncagent/test/process"
 )
 
 var (
@@ -35,13 +34,8 @@ func buildProgram() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "syncagent"), "syncagent/cmd/syncagent")
-	cmd.Env, cmd.Stderr = append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
-	if err := cmd.Run(); err != nil {
-		return err
-	}
-	*program = filepath.Join(dir, "syncagent")
-	return nil
+	*program, err = process.Build(dir, "")
+	return err
 }
 
 // builds gives the directory for what is built, which removeBuilt removes.
@@ -64,7 +58,7 @@ func removeBuilt() {
 type host struct {
 	dir     string
 	client  *agent.Client
-	process *exec.Cmd
+	process *process.Agent
 	raw     *http.Client
 	once    sync.Once // makes raw
 }
@@ -82,29 +76,19 @@ func (h *host) run(args ...string) (string, error) {
 }
 
 func (h *host) start() error {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close() //nolint:errcheck // it is only read
 	cmd := exec.Command(*program, "agent", "--ready-fd", "3")
 	cmd.Env = append(os.Environ(), "HOME="+h.dir, "SYNCAGENT_CONFIG="+filepath.Join(h.dir, "syncagent.yaml"))
-	cmd.ExtraFiles = []*os.File{w}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	err = cmd.Start()
-	_ = w.Close()
+	a, err := process.Launch(cmd, filepath.Join(h.dir, "agent.log"))
 	if err != nil {
 		return err
 	}
-	h.process = cmd
-	_, err = bufio.NewReader(r).ReadString('\n')
-	return err
+	h.process = a
+	return a.Ready(patience)
 }
 
 func (h *host) kill() {
 	if h.process != nil {
-		_ = h.process.Process.Kill()
-		_ = h.process.Wait()
+		h.process.Kill()
 		h.process = nil
 	}
 }

@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
+	"syncagent/test/process"
 )
 
 const (
@@ -37,11 +37,12 @@ type host struct {
 	clock  time.Duration // by how much it is off from the next start on
 
 	mu      sync.Mutex // guards process: clients of a host never see it, faults of several hosts run at once
-	process *exec.Cmd
-	exited  chan struct{}
+	process *process.Agent
 
 	quiet sync.RWMutex // a fault that destroys the disk keeps clients away until all they wrote is elsewhere
 }
+
+func (h *host) log() string { return filepath.Join(h.dir, "agent.log") }
 
 func newHost(t testing.TB, l *lan, parent string, place int) *host {
 	t.Helper()
@@ -55,18 +56,10 @@ func newHost(t testing.TB, l *lan, parent string, place int) *host {
 		h.client.Close()
 		h.kill()
 		if t.Failed() {
-			t.Logf("end of the log of %s:\n%s", h.name, h.logTail())
+			t.Logf("end of the log of %s:\n%s", h.name, process.Tail(h.log(), 2000))
 		}
 	})
 	return h
-}
-
-func (h *host) logTail() string {
-	b, err := os.ReadFile(filepath.Join(h.dir, "agent.log"))
-	if err != nil {
-		return err.Error()
-	}
-	return string(b[max(0, len(b)-2000):])
 }
 
 // command is the program in the namespace of the host. The whole name space of files is shared: only so a file system
@@ -103,40 +96,20 @@ func (h *host) start() error {
 	if h.alive() {
 		return nil
 	}
-	log, err := os.OpenFile(filepath.Join(h.dir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close() //nolint:errcheck // the agent writes it
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close() //nolint:errcheck // it was only read
 	cmd := h.command("agent", "--ready-fd", "3")
 	if h.clock != 0 {
 		cmd.Env = append(cmd.Env, "SYNCAGENT_CLOCK="+h.clock.String())
 	}
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{w}
-	err = cmd.Start()
-	_ = w.Close()
+	a, err := process.Launch(cmd, h.log())
 	if err != nil {
 		return err
 	}
-	exited := make(chan struct{})
-	go func() {
-		defer close(exited)
-		_ = cmd.Wait() // how it ended is seen by whoever cares
-	}()
 	h.mu.Lock()
-	h.process, h.exited = cmd, exited
+	h.process = a
 	h.mu.Unlock()
-	if err := r.SetReadDeadline(time.Now().Add(startLimit)); err != nil {
-		return err
-	}
-	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil {
+	if err := a.Ready(startLimit); err != nil {
 		h.kill()
-		return fmt.Errorf("%s is not ready: %q %w, %s", h.name, line, err, cmd.ProcessState)
+		return fmt.Errorf("%s: %w", h.name, err)
 	}
 	return nil
 }
@@ -145,15 +118,7 @@ func (h *host) start() error {
 func (h *host) alive() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.process == nil {
-		return false
-	}
-	select {
-	case <-h.exited:
-		return false
-	default:
-		return true
-	}
+	return h.process != nil && h.process.Alive()
 }
 
 // kill ends the agent as a crash does.
@@ -161,8 +126,7 @@ func (h *host) kill() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.process != nil {
-		_ = syscall.Kill(-h.process.Process.Pid, syscall.SIGKILL)
-		<-h.exited
+		h.process.Kill()
 		h.process = nil
 	}
 }

@@ -16,10 +16,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"syncagent/test/process"
 )
 
 var (
@@ -47,12 +48,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what is left of a temporary directory harms nobody
-	program = filepath.Join(dir, "syncagent")
-	build := exec.Command("go", "build", "-tags", "faults", "-o", program, "syncagent/cmd/syncagent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build the program:", err)
+	if program, err = process.Build(dir, "faults"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

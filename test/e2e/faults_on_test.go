@@ -3,6 +3,6 @@
 package e2e
 
 // The program can die at named steps and have faults planted; the environment says which.
-var buildTags = []string{"-tags", "faults"}
+const buildTags = "faults"
 
 const faultEnv = "SYNCAGENT_FAULT"

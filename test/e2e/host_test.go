@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -19,6 +18,7 @@ import (
 
 	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
+	"syncagent/test/process"
 )
 
 // patience bounds every wait. It is no figure of the product: a machine that is busy with other tests needs it.
@@ -26,19 +26,18 @@ const patience = 90 * time.Second
 
 // host is one machine of an operator: a directory and, while it runs, an agent.
 type host struct {
-	t          testing.TB
-	name, dir  string
-	program    string   // the file that it runs
-	env        []string // settings for the agent, SYNCAGENT_...=
-	identity   string   // its line in the policy
-	client     *agent.Client
-	process    *exec.Cmd
-	exited     chan struct{}
-	startCount int
+	t         testing.TB
+	name, dir string
+	program   string   // the file that it runs
+	env       []string // settings for the agent, SYNCAGENT_...=
+	identity  string   // its line in the policy
+	client    *agent.Client
+	process   *process.Agent
 }
 
 func (h *host) config() string { return filepath.Join(h.dir, "syncagent.yaml") }
 func (h *host) data() string   { return filepath.Join(h.dir, "data") }
+func (h *host) log() string    { return filepath.Join(h.dir, "agent.log") }
 
 // tempDir makes a directory with a short name: the path of a unix socket has room for 107 bytes.
 func tempDir(t testing.TB) string {
@@ -66,21 +65,10 @@ func newHost(t testing.TB, parent, name string) *host {
 		h.client.Close()
 		h.kill()
 		if t.Failed() {
-			t.Logf("end of the log of %s:\n%s", h.name, h.logTail())
+			t.Logf("end of the log of %s:\n%s", h.name, process.Tail(h.log(), 6000))
 		}
 	})
 	return h
-}
-
-func (h *host) logTail() string {
-	b, err := os.ReadFile(filepath.Join(h.dir, "agent.log"))
-	if err != nil {
-		return err.Error()
-	}
-	if len(b) > 6000 {
-		b = b[len(b)-6000:]
-	}
-	return string(b)
 }
 
 // command is the program with the configuration of this host. It dies with the test.
@@ -129,51 +117,26 @@ func (h *host) start() {
 
 // tryStart is start for agents that may fail to start, and for other goroutines than the test's.
 func (h *host) tryStart() error {
-	log, err := os.OpenFile(filepath.Join(h.dir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	h.startCount++
-	fmt.Fprintf(log, "--- start %d\n", h.startCount)
 	cmd := h.command("agent", "--ready-fd", "3")
 	cmd.Env = append(cmd.Env, h.env...)
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{w}
-	err = cmd.Start()
-	_ = w.Close()
+	a, err := process.Launch(cmd, h.log())
 	if err != nil {
 		return err
 	}
-	exited := make(chan struct{})
-	go func() {
-		defer close(exited)
-		_ = cmd.Wait() // its exit code is asked for by whoever expects one
-	}()
-	h.process, h.exited = cmd, exited
-	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil {
-		h.kill()
-		return fmt.Errorf("%s is not ready: %q %w, exit code %d", h.name, line, err, cmd.ProcessState.ExitCode())
+	h.process = a
+	if err := a.Ready(patience); err != nil {
+		h.process = nil
+		return fmt.Errorf("%s: %w", h.name, err)
 	}
 	return nil
 }
 
 // kill ends the agent as a crash does.
 func (h *host) kill() {
-	if h.process == nil {
-		return
+	if h.process != nil {
+		h.process.Kill()
+		h.process = nil
 	}
-	// The whole group: an agent may have commands of triggers running.
-	_ = syscall.Kill(-h.process.Process.Pid, syscall.SIGKILL)
-	<-h.exited
-	h.process = nil
 }
 
 // stop ends the agent as the service manager does; it has to exit with code 0. It gives the time that took.
@@ -184,7 +147,7 @@ func (h *host) stop() time.Duration {
 		h.t.Fatal(err)
 	}
 	select {
-	case <-h.exited:
+	case <-h.process.Exited:
 	case <-time.After(patience):
 		h.t.Fatalf("%s does not stop", h.name)
 	}
@@ -197,14 +160,7 @@ func (h *host) stop() time.Duration {
 }
 
 // alive tells whether the agent that start started still runs.
-func (h *host) alive() bool {
-	select {
-	case <-h.exited:
-		return false
-	default:
-		return h.process != nil
-	}
-}
+func (h *host) alive() bool { return h.process != nil && h.process.Alive() }
 
 func within(parent context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(parent, patience)

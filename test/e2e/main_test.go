@@ -9,10 +9,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"syncagent/test/process"
 )
 
 // program is the file that all agents run.
@@ -42,12 +42,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what is left of a temporary directory harms nobody
-	program = filepath.Join(dir, "syncagent")
-	build := exec.Command("go", append(append([]string{"build", "-o", program}, buildTags...), "syncagent/cmd/syncagent")...)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build the program:", err)
+	if program, err = process.Build(dir, buildTags); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
