@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -59,22 +60,27 @@ func runAgent(c agent.Config) (stop func() error, err error) {
 	}
 }
 
-// A program runs an agent inside itself, and uses it by the same client that others use.
-func ExampleAgent() {
+// runNetwork runs the one agent of a new network in a folder that goes with it.
+func runNetwork() (socket string, stop func() error) {
 	dir, err := os.MkdirTemp("", "syncagent-example-")
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
 	config, err := newNetwork(dir)
 	if err != nil {
 		log.Fatal(err)
 	}
-	stop, err := runAgent(config)
+	end, err := runAgent(config)
 	if err != nil {
 		log.Fatal(err)
 	}
-	client, err := agent.Dial(config.API.Socket)
+	return config.API.Socket, func() error { return errors.Join(end(), os.RemoveAll(dir)) }
+}
+
+// A program runs an agent inside itself, and uses it by the same client that others use.
+func ExampleAgent() {
+	socket, stop := runNetwork()
+	client, err := agent.Dial(socket)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -96,20 +102,8 @@ func ExampleAgent() {
 
 // A client writes, conditionally, and follows changes. With several agents to Dial it would go on when one is lost.
 func ExampleClient() {
-	dir, err := os.MkdirTemp("", "syncagent-example-")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	config, err := newNetwork(dir)
-	if err != nil {
-		log.Fatal(err)
-	}
-	stop, err := runAgent(config)
-	if err != nil {
-		log.Fatal(err)
-	}
-	client, err := agent.Dial(config.API.Socket) // more sockets or URLs may follow
+	socket, stop := runNetwork()
+	client, err := agent.Dial(socket) // more sockets or URLs may follow
 	if err != nil {
 		log.Fatal(err)
 	}
