@@ -37,7 +37,7 @@ func Launch(cmd *exec.Cmd, log string) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close() //nolint:errcheck // the agent has its own
+	defer out.Close()                                         //nolint:errcheck // the agent has its own
 	if _, err := fmt.Fprintln(out, "--- start"); err != nil { // a file may have the logs of many
 		return nil, err
 	}
