@@ -178,7 +178,7 @@ func (r *running) openStore() error {
 
 func (r *running) openNode() error {
 	a, c := r.agent, &r.config
-	p2p.SetLibraryLog(warnings{a.log.With("part", "libp2p").Handler()})
+	p2p.SetLibraryLog(libraryLog{a.log.With("part", "libp2p").Handler(), slog.LevelWarn})
 	var err error
 	r.node, err = p2p.New(p2p.Options{
 		Key: a.key, Network: a.network, Name: c.AgentName(), Version: a.options.Version,
@@ -333,11 +333,4 @@ func (r *running) newServer(ctx context.Context) *server {
 // progress is what peers and waiters ask how far this agent is.
 func (r *running) progress() progress {
 	return progress{self: record.KeyOf(r.agent.key), network: r.agent.network, store: ownStore{r.store}, mirrors: r.mirrors}
-}
-
-// warnings lets only warnings and errors through: libraries talk a lot.
-type warnings struct{ slog.Handler }
-
-func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
 }
