@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
@@ -19,10 +20,13 @@ import (
 
 // badgerKV keeps the rows in badger. Commits are not synced one by one: the store syncs once for a whole group.
 type badgerKV struct {
-	db   *badger.DB
-	dir  string
-	logs logs
-	big  atomic.Bool // a value went to the value log and may not be synced
+	db      *badger.DB
+	dir     string
+	logs    logs
+	big     atomic.Bool // a value went to the value log and may not be synced
+	moments moments
+	commits sync.Mutex
+	number  uint64 // of the last commit
 }
 
 // bigValue is from what size on badger puts a value into its value log.
@@ -51,14 +55,16 @@ func openBadger(dir string, log *slog.Logger) (*badgerKV, error) {
 		WithDetectConflicts(false). // one writer
 		WithMetricsEnabled(false).
 		WithLogger(badgerLog{log})
-	db, err := badger.Open(o)
+	db, err := badger.OpenManaged(o)
 	if err != nil {
 		if strings.Contains(err.Error(), "Cannot acquire directory lock") {
 			return nil, fmt.Errorf("open store %s: %w", dir, ErrLocked)
 		}
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	return &badgerKV{db: db, dir: dir, logs: logs{dir: dir, datasync: datasync}}, nil
+	b := &badgerKV{db: db, dir: dir, logs: logs{dir: dir, datasync: datasync}, number: db.MaxVersion()}
+	b.moments.end(b.number)
+	return b, nil
 }
 
 // dropEmptyMemtables removes memtable files of no bytes. A kill between badger's truncate and unlink leaves them, and
@@ -78,10 +84,15 @@ func dropEmptyMemtables(dir string) error {
 	return nil
 }
 
-func (b *badgerKV) View() view { return &badgerView{txn: b.db.NewTransaction(false)} }
+func (b *badgerKV) View() view {
+	at := b.moments.enter()
+	return &badgerView{kv: b, at: at, txn: b.db.NewTransactionAt(at, false)}
+}
 
 func (b *badgerKV) Commit(r *rows) error {
-	txn := b.db.NewTransaction(true)
+	b.commits.Lock()
+	defer b.commits.Unlock()
+	txn := b.db.NewTransactionAt(b.number, true)
 	defer txn.Discard()
 	for k, v := range r.m {
 		var err error
@@ -97,9 +108,11 @@ func (b *badgerKV) Commit(r *rows) error {
 			return fmt.Errorf("commit %d rows, %d bytes: %w", len(r.m), r.size, err)
 		}
 	}
-	if err := txn.Commit(); err != nil {
+	b.number++
+	if err := txn.CommitAt(b.number, nil); err != nil {
 		return fmt.Errorf("commit %d rows, %d bytes: %w", len(r.m), r.size, err)
 	}
+	b.moments.end(b.number)
 	return nil
 }
 
@@ -135,6 +148,8 @@ func (b *badgerKV) Close() error {
 
 // badgerView keeps the iterators it made: making one costs more than seeking with it.
 type badgerView struct {
+	kv       *badgerKV
+	at       uint64
 	txn      *badger.Txn
 	up, down []*badger.Iterator // idle ones
 }
@@ -215,6 +230,7 @@ func (v *badgerView) Close() {
 		it.Close()
 	}
 	v.txn.Discard()
+	v.kv.db.SetDiscardTs(v.kv.moments.leave(v.at))
 }
 
 // badgerLog sends badger's own lines to slog, its chatter at debug level.

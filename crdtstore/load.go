@@ -179,8 +179,7 @@ func (s *Store) loadPolicies(v view) error {
 	}
 	if print := fingerprint(s.texts); !bytes.Equal(judged, print[:]) {
 		// The pins in the config changed since the rows were judged.
-		s.counters.generation++
-		s.counters.place = record.Tag{}
+		s.counters.judgeAnew()
 	}
 	if in := s.effective(s.texts); in != nil {
 		s.enforce(acl.Compile(s.network, in, s.texts))

@@ -156,6 +156,7 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 		return err
 	}
 	fault.Point("policy.after-sync")
+	s.rowsBy = s.judgesOfRows()
 	s.texts, s.counters = kept, c
 	all := kept
 	if fault.Planted("forget-revocations") {
@@ -241,68 +242,4 @@ func (s *Store) pruneTexts(texts []*acl.Signed, in *acl.Signed, r *rows) []*acl.
 		r.delete(takenKey(p.Hash))
 	}
 	return kept
-}
-
-// rejudge brings the next paths in line with the policy in force. The place reached is stored with the turn.
-func (t *turn) rejudge() error {
-	c := &t.s.counters
-	if fault.Planted("skip-rejudge") {
-		c.judged = c.generation
-	}
-	if c.judged == c.generation {
-		return nil
-	}
-	var keys []record.Tag
-	var withheld []uint64 // slots of each that the agent may not read
-	var next record.Tag
-	more := false
-	err := t.view.Scan([]byte{'s'}, key('s', c.place[:]), false, func(k, value []byte) (bool, error) {
-		path, v, ok := parseSlotKey(k)
-		if !ok {
-			return false, fmt.Errorf("%w: slot key", ErrCorrupt)
-		}
-		if len(keys) == 0 || keys[len(keys)-1] != path {
-			if len(keys) >= turnPaths {
-				next, more = path, true
-				return false, nil
-			}
-			keys, withheld = append(keys, path), append(withheld, 0)
-		}
-		s, err := decodeSlot(path, v, value)
-		if err != nil {
-			return false, err
-		}
-		if !t.policy.MayRead(t.s.self, s.tags) {
-			withheld[len(keys)-1]++
-		}
-		return true, nil
-	})
-	if err != nil {
-		return err
-	}
-	for i, k := range keys {
-		if t.size > turnBytes/2 && i > 0 {
-			next, more = k, true
-			break
-		}
-		p, err := t.path(k, false)
-		if err != nil {
-			return err
-		}
-		p.dirty = true
-		t.size += pathCost(p)
-		c.withheld += withheld[i]
-	}
-	if more {
-		c.place = next
-	} else {
-		c.judged, c.place = c.generation, record.Tag{}
-	}
-	return nil
-}
-
-// counted tells whether the pass over all rows has counted, or will not count, new slots of this path.
-func (t *turn) counted(path record.Tag) bool {
-	c := &t.s.counters
-	return c.judged == c.generation || bytes.Compare(path[:], c.place[:]) < 0
 }

@@ -25,6 +25,9 @@ func (n *Snapshot) Preview(next *acl.Policy, fn func(PathChange) error) error {
 	then.allowed = func(s *slot) bool { return next.Allowed(s.author, s.tags, s.version) }
 	then.reads = func(s *slot) bool { return next.MayRead(n.s.self, s.tags) }
 	return n.eachPath(func(slots []*slot) error {
+		if !slices.ContainsFunc(slots, func(s *slot) bool { return !judgeAlike(n.policy, next, n.s.self, s) }) {
+			return nil
+		}
 		path := n.nameOf(slots)
 		change := PathChange{Path: path}
 		before, after := resolve(slots, now).shown, resolve(slots, then).shown

@@ -2,6 +2,7 @@ package crdtstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -170,31 +171,51 @@ func BenchmarkPreview(b *testing.B) {
 // BenchmarkPolicySwitch puts another policy in force over 100,000 paths: from its return on every read judges by it.
 // settled/op is when all rows are right by it. Reads go on meanwhile: read-p99 is of one a millisecond in that time.
 func BenchmarkPolicySwitch(b *testing.B) {
-	n := newTestNet(b, 1)
-	a := benchStore(b, n, 100_000, 1000)
-	var settled time.Duration
-	var reads []time.Duration
-	for i := 0; b.Loop(); i++ {
-		text := n.policy(hosts, "* peer", []string{"* /bench/1 rw", "* / rw"}[i%2])
-		start := time.Now()
-		if err := a.SetPolicy(context.Background(), text); err != nil {
-			b.Fatal(err)
-		}
-		b.StopTimer()
-		done := make(chan struct{})
-		go func() {
-			a.settle()
-			settled += time.Since(start)
-			close(done)
-		}()
-		reads = append(reads, readUntil(b, a, done)...)
-		b.StartTimer()
+	for _, c := range []struct {
+		changes string
+		turns   [2]string // one policy each, by turns
+	}{
+		{"nothing", [2]string{"* / rw", "* / rw"}},
+		{"1%", [2]string{"* /bench/1 write", "* /bench/1 rw"}},
+		{"99%", [2]string{"* /bench/1 rw", "* / rw"}},
+	} {
+		b.Run("changes="+c.changes, func(b *testing.B) {
+			n := newTestNet(b, 1)
+			a := benchStore(b, n, 100_000, 1000)
+			lines := []string{"* peer"}
+			if c.changes == "1%" {
+				for i := range 100 {
+					if i != 1 {
+						lines = append(lines, fmt.Sprintf("* /bench/%d rw", i))
+					}
+				}
+			}
+			a.apply(n.policy(hosts, append(lines, c.turns[1])...))
+			var settled time.Duration
+			var reads []time.Duration
+			for i := 0; b.Loop(); i++ {
+				text := n.policy(hosts, append(lines, c.turns[i%2])...)
+				start := time.Now()
+				if err := a.SetPolicy(context.Background(), text); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				done := make(chan struct{})
+				go func() {
+					a.settle()
+					settled += time.Since(start)
+					close(done)
+				}()
+				reads = append(reads, readUntil(b, a, done)...)
+				b.StartTimer()
+			}
+			slices.Sort(reads)
+			b.ReportMetric(float64(settled.Milliseconds())/float64(b.N), "settled-ms/op")
+			b.ReportMetric(float64(reads[len(reads)/2].Microseconds()), "read-p50-us")
+			b.ReportMetric(float64(reads[len(reads)*99/100].Microseconds()), "read-p99-us")
+			b.ReportMetric(float64(reads[len(reads)-1].Microseconds()), "read-max-us")
+		})
 	}
-	slices.Sort(reads)
-	b.ReportMetric(float64(settled.Milliseconds())/float64(b.N), "settled-ms/op")
-	b.ReportMetric(float64(reads[len(reads)/2].Microseconds()), "read-p50-us")
-	b.ReportMetric(float64(reads[len(reads)*99/100].Microseconds()), "read-p99-us")
-	b.ReportMetric(float64(reads[len(reads)-1].Microseconds()), "read-max-us")
 }
 
 // readUntil reads a value every millisecond, and gives how long each took.
@@ -207,7 +228,7 @@ func readUntil(b *testing.B, a *node, done <-chan struct{}) (took []time.Duratio
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := sn.Get(fmt.Sprintf("/bench/1/%d", i*100%100_000+1), true); err != nil {
+		if _, err := sn.Get(fmt.Sprintf("/bench/1/%d", i*100%100_000+1), true); err != nil && !errors.Is(err, ErrNotFound) {
 			b.Fatal(err)
 		}
 		sn.Close()

@@ -54,7 +54,7 @@ func (s *Store) resetClock(req *clockRequest) error {
 	s.clockMu.Lock()
 	s.time = wall
 	s.clockMu.Unlock()
-	s.counters, s.minute = c, 0
+	s.counters, s.minute, s.rowsBy = c, 0, nil
 	s.wants.forgetTimes()
 	s.force.Store(&inForce{s.Policy(), c.generation})
 	s.committed.Store(c.feed)

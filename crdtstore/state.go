@@ -54,7 +54,7 @@ type counters struct {
 	agentTime  int64 // Unix milliseconds
 	blocks     uint64
 	entries    uint64   // visible
-	withheld   uint64   // slots that this agent may not read
+	withheld   uint64   // slots of others that this agent may not read
 	viewDigest [32]byte // sum modulo 2^256 over the visible entries
 	feed       uint64   // last number of the change feed
 	feedFirst  uint64   // lowest number that is kept

@@ -96,6 +96,7 @@ type Store struct {
 	unready   map[record.ID]*unreadyWrite
 	unreadyAt map[record.Tag]map[record.ID]bool
 	texts     []*acl.Signed
+	rowsBy    []*acl.Policy // by which the rows may be while they are being put right; none: not known
 	queue     queue
 	wake      int64     // agent time at which a row t falls due, 0: none known
 	minute    int64     // agent time of the last look at old unready writes
