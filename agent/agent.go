@@ -141,7 +141,7 @@ func (r *running) open() error {
 		}
 	}
 	log := a.log.With("part", "api")
-	r.doors, err = openDoors(c, &papers{log: log, alarms: a.alarms, policy: ownStore{r.store}.Policy, now: time.Now}, log)
+	r.doors, err = openDoors(c, &papers{log: log, alarms: a.alarms, policy: ownStore{r.store}.Policy, now: time.Now}, r.metrics.turnedAway, log)
 	return err
 }
 

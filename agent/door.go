@@ -14,12 +14,14 @@ type door struct {
 	net.Listener
 	tls   *tls.Config                        // nil: none; its handshake judges
 	local func(credentials) (*caller, error) // judges who comes by the socket
+	most  int                                // open connections; more are closed at once
+	full  func()                             // told of each of those; nil: nobody is
 
 	mu     sync.Mutex
 	visits map[*visit]struct{}
 }
 
-// maxVisits bounds the open connections of a door; more are closed at once.
+// maxVisits bounds the open connections of a door.
 const maxVisits = 1 << 14
 
 // visit is one connection.
@@ -33,7 +35,9 @@ type visit struct {
 	err    error // why the visitor may do nothing
 }
 
-func newDoor(l net.Listener) *door { return &door{Listener: l, visits: map[*visit]struct{}{}} }
+func newDoor(l net.Listener) *door {
+	return &door{Listener: l, most: maxVisits, visits: map[*visit]struct{}{}}
+}
 
 // Accept gives a *visit.
 func (d *door) Accept() (net.Conn, error) {
@@ -45,6 +49,9 @@ func (d *door) Accept() (net.Conn, error) {
 		v := &visit{Conn: c, door: d}
 		if !d.enter(v) {
 			_ = c.Close()
+			if d.full != nil {
+				d.full()
+			}
 			continue
 		}
 		if u, ok := c.(*net.UnixConn); ok {
@@ -62,7 +69,7 @@ func (d *door) Accept() (net.Conn, error) {
 func (d *door) enter(v *visit) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.visits) >= maxVisits {
+	if len(d.visits) >= d.most {
 		return false
 	}
 	d.visits[v] = struct{}{}

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 )
 
 // doors are where the API is open: the socket, and TLS if the configuration says so. They judge who is in again after
@@ -30,7 +33,7 @@ type doors struct {
 const judgeEvery = 10 * time.Second
 
 // openDoors takes hold of the socket and the port for TLS.
-func openDoors(c *Config, p *papers, log *slog.Logger) (*doors, error) {
+func openDoors(c *Config, p *papers, turnedAway prometheus.Counter, log *slog.Logger) (*doors, error) {
 	d := &doors{log: log, bell: make(chan struct{}, 1), tick: judgeEvery, papers: p}
 	use, err := d.prepare(c)
 	if err != nil {
@@ -43,7 +46,7 @@ func openDoors(c *Config, p *papers, log *slog.Logger) (*doors, error) {
 			return nil, err
 		}
 		d.tls = newDoor(l)
-		d.tls.tls = p.config()
+		d.tls.tls, d.tls.full = p.config(), crowd("api.tls.listen", turnedAway, log)
 	}
 	l, err := listenSocket(c.API)
 	if err != nil {
@@ -51,9 +54,21 @@ func openDoors(c *Config, p *papers, log *slog.Logger) (*doors, error) {
 		return nil, err
 	}
 	d.socket = newDoor(l)
+	d.socket.full = crowd("api.socket", turnedAway, log)
 	own := uint32(os.Geteuid())
 	d.socket.local = func(of credentials) (*caller, error) { return localCaller(*d.rules.Load(), own, of) }
 	return d, nil
+}
+
+// crowd tells of connections that a door has no room for: all of them in a metric, one a minute in the log.
+func crowd(door string, turnedAway prometheus.Counter, log *slog.Logger) func() {
+	told := rate.Sometimes{Interval: time.Minute}
+	return func() {
+		turnedAway.Inc()
+		told.Do(func() {
+			log.Warn("connection closed, too many are open", "door", door, "most", maxVisits, "hint", "find the client that opens them and does not close them")
+		})
+	}
 }
 
 func (d *doors) close() {

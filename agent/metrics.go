@@ -15,6 +15,7 @@ type metrics struct {
 	requests    *prometheus.CounterVec
 	seconds     *prometheus.HistogramVec
 	watches     prometheus.Gauge
+	turnedAway  prometheus.Counter
 	replication prometheus.Histogram
 }
 
@@ -34,13 +35,16 @@ func newMetrics(version string) *metrics {
 			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 5, 30, 300, 3600},
 		}),
 		watches: prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncagent_watches", Help: "Open watches."}),
+		turnedAway: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "syncagent_api_connections_refused_total", Help: "Connections to the API closed at once because too many were open.",
+		}),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "syncagent_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.seconds, m.watches, m.replication, info,
+	m.registry.MustRegister(m.requests, m.seconds, m.watches, m.turnedAway, m.replication, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

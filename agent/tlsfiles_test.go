@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -13,8 +14,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
 )
 
 // serverName gives what the certificate that an agent shows is for.
@@ -85,6 +89,103 @@ func TestTLSFilesChange(t *testing.T) {
 	waitFor(t, func() bool { _, err := subject.Get(a.url + "/healthz"); return err != nil })
 	if r, err := a.http(a.identity("reader")).Get(a.url + "/v1/kv/certs/web"); err != nil || r.StatusCode != http.StatusOK {
 		t.Errorf("an identity without the authority: %v %v", r, err)
+	}
+}
+
+// Nobody has to tell an agent of new files: it looks again and again, and who is connected by an authority that is gone
+// is put out.
+func TestTLSFilesAreLookedAt(t *testing.T) {
+	a := newTLSAgent(t)
+	d := a.agent.running.doors
+	quick := &doors{bell: make(chan struct{}, 1), tick: time.Millisecond, socket: d.socket, tls: d.tls, papers: d.papers}
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() { _ = quick.run(ctx) })
+	defer done.Wait()
+	defer cancel()
+
+	next := CertFiles{filepath.Join(a.dir, "next.crt"), filepath.Join(a.dir, "next.key")}
+	if err := a.ca.Server(next, []string{"localhost", "127.0.0.1"}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	a.replace(next.Cert, next.Key)
+	waitFor(t, func() bool { return a.serverName() == "localhost" })
+
+	connected, err := tls.Dial("tcp", strings.TrimPrefix(a.url, "https://"),
+		a.http(a.sign(a.ca, otherKey(t), nil)).Transport.(*http.Transport).TLSClientConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connected.Close() //nolint:errcheck // nothing to lose
+	other := CertFiles{filepath.Join(a.dir, "other.crt"), filepath.Join(a.dir, "other.key")}
+	if err := CreateAuthority(other, "other", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(other.Cert)
+	if err == nil {
+		err = os.WriteFile(a.config.API.TLS.ClientCA, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = connected.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.Copy(io.Discard, connected); os.IsTimeout(err) {
+		t.Error("a client of an authority that is gone stays connected")
+	}
+}
+
+// More connections than a door has room for are closed, counted and told of; when others end there is room again.
+func TestDoorThatIsFull(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	turned := newMetrics("test").turnedAway
+	d := newDoor(l)
+	defer d.Close() //nolint:errcheck // it is only listened on
+	d.most, d.full = 2, crowd("api.tls.listen", turned, slog.New(slog.NewTextHandler(&log, nil)))
+	in := make(chan net.Conn)
+	go func() {
+		for {
+			c, err := d.Accept()
+			if err != nil {
+				close(in)
+				return
+			}
+			in <- c
+		}
+	}()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	dial()
+	first := <-in
+	dial()
+	<-in
+	for range 2 {
+		c := dial()
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+			t.Fatalf("the door is full, and a connection stays open: %v", err)
+		}
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dial()
+	<-in
+	var m dto.Metric
+	if err := turned.Write(&m); err != nil || m.GetCounter().GetValue() != 2 {
+		t.Errorf("counted %v, %v", m.GetCounter(), err)
+	}
+	if n := strings.Count(log.String(), "too many are open"); n != 1 {
+		t.Errorf("%d lines in the log:\n%s", n, &log)
 	}
 }
 
