@@ -66,6 +66,7 @@ func onAllCores[T any](in []T, fn func(T) (*parcel, error)) ([]*parcel, error) {
 	share := func(w int) {
 		for i := w; i < len(in); i += workers {
 			out[i], errs[i] = fn(in[i])
+			runtime.Gosched() // who puts meanwhile does not wait for all of them
 		}
 	}
 	var wg sync.WaitGroup

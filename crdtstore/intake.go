@@ -105,7 +105,8 @@ func fromOutside(err error) bool {
 	return errors.Is(err, record.ErrFormat) || errors.Is(err, errWrongEntry)
 }
 
-// takeParcels takes foreign blocks and entries until the turn is full.
+// takeParcels takes foreign blocks and entries until the turn is full, some of each request by turns: who brings many
+// holds up nobody who brings few.
 func (t *turn) takeParcels(full bool) (done []*ingestRequest, err error) {
 	q := &t.s.queue
 	for len(q.ingests) > 0 {
@@ -115,7 +116,7 @@ func (t *turn) takeParcels(full bool) (done []*ingestRequest, err error) {
 			q.ingests = q.ingests[1:]
 			continue
 		}
-		for r.next < len(r.parcels) {
+		for share := 0; r.next < len(r.parcels) && share < turnShare; share++ {
 			if !t.fits(r.parcels[r.next]) {
 				return done, nil
 			}
@@ -124,24 +125,29 @@ func (t *turn) takeParcels(full bool) (done []*ingestRequest, err error) {
 			}
 			r.next++
 		}
+		q.ingests = q.ingests[1:]
+		if r.next < len(r.parcels) {
+			q.ingests = append(q.ingests, r)
+			continue
+		}
 		// Once for all: what is parked may be one long chain, and each block of it would walk down to the end.
 		r.result.Missing = t.s.parked.roots(r.lacks)
 		done = append(done, r)
-		q.ingests = q.ingests[1:]
 	}
 	return done, nil
 }
 
-// fits tells whether the turn may take one more parcel. The first always fits.
+// fits tells whether the turn may take one more parcel. The first always fits. While local writes wait a turn is short:
+// what comes from outside, from however many peers, takes about as long as they do.
 func (t *turn) fits(p *parcel) bool {
 	if len(t.foreign) == 0 && t.size == 0 {
 		return true
 	}
-	room := turnBytes
-	if len(t.s.queue.writes) > 0 {
-		room /= 2 // local writes get their half of every turn
+	room, blocks := turnBytes, turnBlocks
+	if waiting := len(t.s.queue.writes); waiting > 0 {
+		room, blocks = room/2, min(turnShare+waiting/4, turnBlocks)
 	}
-	if len(t.foreign) >= turnBlocks || t.size >= room || len(t.dag.heads) >= maxHeads {
+	if len(t.foreign) >= blocks || t.size >= room || len(t.dag.heads) >= maxHeads {
 		return false
 	}
 	return p.block == nil || p.block.Bundle == nil || t.size+planned(p) <= txnBytes

@@ -87,7 +87,8 @@ type fakeReplica struct {
 	seen    map[record.PublicKey]int // parcels by who delivered
 	slow    time.Duration            // per ingest
 	served  int
-	putOff  int // blocks to come
+	pulled  func(record.PublicKey) // called by Missing; nil: nothing
+	putOff  int                    // blocks to come
 	invalid error
 	rot     byte // flips bits of the digest
 	shows   byte // the digest of the view
@@ -156,6 +157,9 @@ func (r *fakeReplica) Vector() []record.Position {
 }
 
 func (r *fakeReplica) Missing(_ context.Context, have []record.Position, reader record.PublicKey, send func(record.Parcel) error) error {
+	if r.pulled != nil {
+		r.pulled(reader)
+	}
 	r.mu.Lock()
 	held := map[chainKey]uint64{}
 	for _, p := range have {

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"runtime"
 
 	"syncagent/crdtstore/record"
 )
@@ -47,16 +48,16 @@ func (n *Node) serveSync(ctx context.Context, s *session, f *frames) error {
 			part, err = n.readVector(ctx, s, payload)
 			have = append(have, part...)
 		case framePull:
-			err = n.servePull(ctx, s, f, have)
+			err = s.oneAtATime(ctx, func() error { return n.servePull(ctx, s, f, have) })
 			have, vectors = nil, 0
 		case frameProgress:
 			err = n.serveProgress(ctx, s, f, payload)
 		case frameCompare:
 			err = n.serveCompare(ctx, s, f, payload)
 		case frameAsk:
-			err = n.serveAsk(ctx, s, f, payload)
+			err = s.oneAtATime(ctx, func() error { return n.serveAsk(ctx, s, f, payload) })
 		case frameHeads:
-			err = n.serveHeads(f, payload)
+			err = s.oneAtATime(ctx, func() error { return n.serveHeads(f, payload) })
 		}
 		if err != nil {
 			return err
@@ -71,6 +72,18 @@ func (n *Node) readVector(ctx context.Context, s *session, payload []byte) ([]re
 		return nil, err
 	}
 	return parseVector(raw)
+}
+
+// oneAtATime lets a peer have one request for blocks answered at a time, on however many streams it asks: each keeps a
+// core busy. Honest peers ask on one.
+func (s *session) oneAtATime(ctx context.Context, answer func() error) error {
+	select {
+	case s.serving <- struct{}{}:
+		defer func() { <-s.serving }()
+		return answer()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // servePull sends our vector and what theirs lacks, in ascending height.
@@ -138,6 +151,7 @@ type parcelWriter struct {
 
 // add takes a parcel, which may be reused afterwards. It blocks on the flow control of the stream.
 func (w *parcelWriter) add(p record.Parcel) error {
+	runtime.Gosched() // who puts or reads meanwhile does not wait for all of them
 	size := len(p.Block) + 16
 	first := record.Parcel{Block: p.Block}
 	for len(p.Entries) > 0 && size+len(p.Entries[0])+8 <= parcelsTarget {

@@ -41,6 +41,7 @@ type session struct {
 	inbox  *mailbox[*gossip] // from the topic
 
 	progressAsks chan struct{} // tokens
+	serving      chan struct{} // token of the request for blocks that is answered
 	budget       *budget
 
 	mu sync.Mutex
@@ -117,7 +118,7 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
 		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
-		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks),
+		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks), serving: make(chan struct{}, 1),
 		budget: n.budgets.of(p),
 		pushes: newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
 	s.touch()

@@ -169,8 +169,23 @@ func (n *Node) validate(_ context.Context, from peer.ID, m *pubsub.Message) pubs
 		n.gate.strike(from)
 		return pubsub.ValidationReject
 	}
+	if !n.byMembers(g) {
+		return pubsub.ValidationIgnore
+	}
 	m.ValidatorData = g
 	return pubsub.ValidationAccept
+}
+
+// byMembers tells whether members alone made the blocks. Others come by sync, if somebody holds them: whoever passed on
+// what a hostile member publishes by invented keys would be taken for the one who opens so many chains.
+func (n *Node) byMembers(g *gossip) bool {
+	rights := n.replica.Rights()
+	for _, b := range g.blocks {
+		if !rights.Member(b.Origin) {
+			return false
+		}
+	}
+	return true
 }
 
 // receiveLoop sorts gossiped blocks into the inboxes of the sessions that brought them.

@@ -98,6 +98,9 @@ var guards = []guard{
 	{"strangers are closed", "p2p/gater.go", `if g.standing(p) != stranger || fault.Planted("admit-strangers") {`, `if !fault.Planted("") {`, "TestStrangerIsRefused", ""},
 	{"members only on streams", "p2p/stream.go", `if n.gate.standing(s.id) < least {`, `if false {`,
 		"TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly", ""},
+	{"members' blocks only on the topic", "p2p/topic.go", `if !rights.Member(b.Origin) {`, `if !rights.Member(b.Origin) && false {`, "TestTopicCarriesBlocksOfMembersOnly", "a stranger's block came by the topic"},
+	{"one answer at a time", "p2p/serve.go", `	case s.serving <- struct{}{}:
+		defer func() { <-s.serving }()`, `	default:`, "TestPeerIsServedOneAtATime", "requests of one peer were answered at a time"},
 	{"members only on the topic", "p2p/topic.go", `if n.gate.standing(p) != member && !fault.Planted("anybody-on-topic") {`, `if fault.Planted("") {`, "TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly", "reached a peer that is no member"},
 	{"one network", "p2p/stream.go", `if h.Network != n.o.Network {`, `if false {`,
 		"TestOtherNetworkIsRefused", ""},

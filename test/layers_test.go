@@ -47,7 +47,7 @@ var owners = []struct {
 	{"github.com/ipfs/go-datastore", "crdtstore", nil, nil},
 	{"github.com/ipfs/boxo", "crdtstore", nil, nil},
 	{"github.com/dgraph-io/badger", "crdtstore", nil, nil},
-	{"github.com/libp2p", "p2p", []string{"github.com/libp2p/go-libp2p/core/peer", "github.com/libp2p/go-libp2p/core/crypto"}, []string{"test/e2e", "test/virtual"}},
+	{"github.com/libp2p", "p2p", []string{"github.com/libp2p/go-libp2p/core/peer", "github.com/libp2p/go-libp2p/core/crypto"}, []string{"test/bench", "test/e2e", "test/virtual"}},
 }
 
 // topLevel lists the folders of the repository. Those without a package may hold no Go file.

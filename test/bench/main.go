@@ -39,6 +39,13 @@ type figure struct {
 var errAbsent = errors.New("not measured")
 
 func main() {
+	if attack := os.Getenv(attackVariable); attack != "" {
+		if err := hostile(attack); err != nil {
+			fmt.Fprintln(os.Stderr, "hostile member:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.Parse()
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -54,7 +61,7 @@ func run() error {
 	defer removeBuilt()
 	fmt.Printf("%s, %d CPUs, %s, median of %d\n\n", time.Now().Format("2006-01-02 15:04"), runtime.NumCPU(), runtime.Version(), *repeat)
 	fmt.Printf("| %-54s | %17s | %-22s | %s\n|---|---|---|---\n", "figure", "measured", "goal", "note")
-	for _, f := range slices.Concat(storeFigures(), readFigures(), backupFigures(), networkFigures(), agentFigures(), etcdFigures(), libraryFigures()) {
+	for _, f := range slices.Concat(storeFigures(), readFigures(), backupFigures(), networkFigures(), floodFigures(), agentFigures(), etcdFigures(), libraryFigures()) {
 		if !wanted.MatchString(f.name) {
 			continue
 		}
@@ -138,6 +145,8 @@ func show(v float64, unit string) string {
 		return rounded(time.Duration(v * float64(time.Second)))
 	case "/s":
 		return fmt.Sprintf("%.0f/s", v)
+	case "x fewer":
+		return fmt.Sprintf("%.2f %s", v, unit)
 	default:
 		return fmt.Sprintf("%.0f %s", v, unit)
 	}

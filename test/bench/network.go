@@ -208,7 +208,7 @@ func (f *fleet) putAtRate(w *watchers, count, rate int) {
 		time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 		puts.Go(func() {
 			w.made[i] = time.Now()
-			op := crdtstore.Op{Path: fmt.Sprintf("/p/%d", i), Value: value}
+			op := crdtstore.Op{Path: fmt.Sprint(w.prefix, "/", i), Value: value}
 			_, _ = f.nodes[i%len(f.nodes)].Write(context.Background(), []crdtstore.Op{op}) // one that fails is lost
 		})
 	}
@@ -217,6 +217,7 @@ func (f *fleet) putAtRate(w *watchers, count, rate int) {
 
 // watchers note when the last agent shows a put.
 type watchers struct {
+	prefix string // of its own, so that it sees no earlier puts
 	cancel context.CancelFunc
 	ended  sync.WaitGroup
 	agents int
@@ -231,13 +232,14 @@ type watchers struct {
 
 func watchAll(f *fleet, count int) *watchers {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &watchers{cancel: cancel, agents: len(f.nodes), made: make([]time.Time, count), seen: make([]int, count),
+	f.watched++
+	w := &watchers{prefix: fmt.Sprint("/p/", f.watched), cancel: cancel, agents: len(f.nodes), made: make([]time.Time, count), seen: make([]int, count),
 		last: make([]time.Time, count), left: count, all: make(chan struct{})}
 	for _, n := range f.nodes {
 		w.ended.Go(func() {
-			_ = n.Watch(ctx, crdtstore.WatchOptions{Prefixes: []string{"/p"}}, func(e crdtstore.Event) error {
+			_ = n.Watch(ctx, crdtstore.WatchOptions{Prefixes: []string{w.prefix}}, func(e crdtstore.Event) error {
 				var i int
-				if _, err := fmt.Sscanf(e.Item.Path, "/p/%d", &i); err == nil {
+				if _, err := fmt.Sscanf(e.Item.Path, w.prefix+"/%d", &i); err == nil {
 					w.saw(i)
 				}
 				return nil

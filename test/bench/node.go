@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"syncagent/acl"
+	"syncagent/agent"
 	"syncagent/crdtstore"
 	"syncagent/crdtstore/record"
 	"syncagent/p2p"
@@ -22,12 +23,16 @@ import (
 // patience bounds every wait.
 const patience = 3 * time.Minute
 
+// limits are those that an agent has if its configuration does not say otherwise.
+var limits = agent.DefaultConfig().Limits
+
 // fleet is some agents without their API in this process, on loopback.
 type fleet struct {
 	nodes   []*node
 	network record.NetworkID
 	admins  []record.PublicKey
 	policy  []byte
+	watched int // times
 }
 
 // node is a store and its network.
@@ -69,7 +74,7 @@ func newFleet(dir string, n int) *fleet {
 func (n *node) open() error {
 	var err error
 	n.Store, err = crdtstore.Open(crdtstore.Options{
-		Dir: n.dir, Network: n.fleet.network, Key: n.key, Admins: n.fleet.admins,
+		Dir: n.dir, Network: n.fleet.network, Key: n.key, Admins: n.fleet.admins, PeerOrigins: limits.PeerOrigins,
 		OnCommit: func(blocks []record.Outgoing) {
 			if net := n.joined.Load(); net != nil {
 				for _, b := range blocks {
@@ -107,7 +112,7 @@ func (n *node) connect(bootstrap ...string) error {
 	var err error
 	n.net, err = p2p.New(p2p.Options{
 		Key: n.key, Network: n.fleet.network, Version: "bench", Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Bootstrap: bootstrap,
-		Registerer: n.registry,
+		Registerer: n.registry, PeerBytes: int64(limits.PeerBytes),
 	})
 	if err != nil {
 		return err
