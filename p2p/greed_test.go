@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,6 +21,8 @@ func TestPeerIsServedOneAtATime(t *testing.T) {
 	ra := newFake(ka, policy)
 	var held, most atomic.Int32
 	release := make(chan struct{})
+	let := sync.OnceFunc(func() { close(release) })
+	defer let()
 	greedy := record.KeyOf(kx)
 	ra.pulled = func(reader record.PublicKey) {
 		if reader != greedy {
@@ -50,7 +53,7 @@ func TestPeerIsServedOneAtATime(t *testing.T) {
 	a.put([]byte("v"), "/while-x-asks")
 	b.node.Resume()
 	eventually(t, func() bool { return b.holds("/while-x-asks") == 1 }, "b is served meanwhile")
-	close(release)
+	let()
 	for _, f := range pulls {
 		for {
 			kind, _, err := f.read(20 * time.Second)
@@ -77,9 +80,7 @@ func TestTopicCarriesBlocksOfMembersOnly(t *testing.T) {
 	for _, proto := range []protocol.ID{protoSync, protoEntry, protoPolicy} {
 		x.SetStreamHandler(proto, func(s network.Stream) { _, _ = io.Copy(io.Discard, s) })
 	}
-	if err := x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, func() bool { return x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])) == nil }, "x connects")
 	ps, err := pubsub.NewGossipSub(t.Context(), x, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithFloodPublish(true))
 	if err != nil {
 		t.Fatal(err)

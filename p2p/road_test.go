@@ -259,9 +259,7 @@ func TestG10_GarbageOnTheTopicAndTheSenderIsShutOut(t *testing.T) {
 	for _, proto := range []protocol.ID{protoSync, protoEntry, protoPolicy} {
 		x.SetStreamHandler(proto, func(s network.Stream) { _, _ = io.Copy(io.Discard, s) })
 	}
-	if err := x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, func() bool { return x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])) == nil }, "x connects")
 	ps, err := pubsub.NewGossipSub(t.Context(), x, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithFloodPublish(true))
 	if err != nil {
 		t.Fatal(err)
