@@ -76,7 +76,7 @@ func (k *kv) serveRaw(w http.ResponseWriter, r *http.Request) error {
 		return k.rawWrite(w, r, op)
 	}
 	w.Header().Set("Allow", "GET, HEAD, PUT, DELETE")
-	return badRequest("method %s is not known here", r.Method)
+	return badRequest("method %s is not known here: GET, PUT and DELETE are", r.Method)
 }
 
 func (k *kv) rawGet(w http.ResponseWriter, r *http.Request, path string) error {

@@ -52,7 +52,7 @@ func acceptsEvents(r *http.Request) bool {
 // parseWatch makes the same request of a URL as Watch of the KV service takes.
 func parseWatch(r *http.Request) (*apiv1.WatchRequest, error) {
 	if r.Method != http.MethodGet {
-		return nil, badRequest("method %s is not known here", r.Method)
+		return nil, badRequest("method %s is not known here: GET is", r.Method)
 	}
 	prefix, err := pathBelow(r.URL, watchPrefix)
 	if err != nil {

@@ -112,7 +112,8 @@ func (s *server) plainHandler() http.Handler {
 		case "/metrics":
 			metrics.ServeHTTP(w, r)
 		default:
-			http.NotFound(w, r)
+			writeHTTPError(w, &Error{Code: CodeNotFound, Message: "nothing is served here under this path",
+				Hint: "entries are served by the unix socket and by api.tls, at /v1/kv/PATH and /v1/watch/PREFIX"})
 		}
 	})
 }
