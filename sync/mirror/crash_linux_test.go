@@ -39,6 +39,7 @@ var crashStories = []crashStory{
 	{name: "checked", opt: func(o *Options) { o.Check, o.Trial = shell("true"), shell("true") }},
 	{name: "refused", opt: func(o *Options) { o.Check = shell("false") }, stays: true},
 	{name: "rolled back", opt: func(o *Options) { o.Trial = shell("false") }, stays: true, shows: true},
+	{name: "both rolled back", opt: func(o *Options) { o.Mode, o.Trial = ModeBoth, shell("false") }, stays: true, shows: true},
 	{name: "swap", opt: func(o *Options) { o.Swap = SwapDirectory }},
 	{name: "swap rolled back", opt: func(o *Options) { o.Swap, o.Trial = SwapDirectory, shell("false") }, stays: true, shows: true},
 	{name: "confirmed", opt: func(o *Options) { o.MaxDelete = 0.01 }, src: manyOps(30), news: manyGone(30)},
@@ -301,6 +302,7 @@ func (c *crashStory) run(t *testing.T) {
 // check looks at a disk after a crash, and at what the next start makes of it, which may crash as well.
 func (c *crashStory) check(t *testing.T, src *fakeSource, d *crashDisk, states []map[string]string, r *rand.Rand) error {
 	before, after := states[0], states[1]
+	wanted := src.tree()
 	src = src.clone()
 	swapped := len(d.versions("/m/out")) > 0
 	if err := onlyWhole(d.seen("/m/out"), states, swapped); err != nil {
@@ -325,6 +327,9 @@ func (c *crashStory) check(t *testing.T, src *fakeSource, d *crashDisk, states [
 	}
 	if left := d.leftovers("/m/out"); len(left) > 0 {
 		return fmt.Errorf("left over: %q", left)
+	}
+	if got := src.tree(); !c.writes && !maps.Equal(got, wanted) {
+		return fmt.Errorf("nobody edited a file, and the source is %s, want %s", show(got), show(wanted))
 	}
 	if c.writes {
 		for p, text := range src.tree() {

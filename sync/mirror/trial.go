@@ -180,6 +180,11 @@ func (s *session) rollBack(trial []triedFile) (left map[string]struct{}, err err
 			delete(idle, d) // it is needed
 		}
 	}
+	for d := range idle { // what a crash left in them would be in the way
+		if err := s.tree.sweep(d, false); err != nil {
+			return nil, err
+		}
+	}
 	var o outcome
 	s.removeDirs(idle, &o)
 	if err := s.makeOldDirs(trial); err != nil {
@@ -243,49 +248,43 @@ func (s *session) makeOldDirs(trial []triedFile) error {
 // putBack makes one path what it was before the change. What somebody edited since is noted as left, if edits count in this
 // mirror, and so is what cannot be put back.
 func (s *session) putBack(t triedFile, left map[string]struct{}) error {
-	i := item{path: t.Path}
+	i, old, kept := item{path: t.Path}, item{path: t.Path}, item{path: prevDir + "/" + t.Path}
 	i.base, i.based = s.j.at(t.Path)
-	err := s.tree.observe(&i)
-	edited := false
-	if err == nil && (s.m.o.Mode == ModeBoth || s.m.o.Drift != DriftRestore) {
-		edited, err = s.edited(i, t)
+	if t.Old != nil {
+		b, err := t.Old.base()
+		if err != nil {
+			return err
+		}
+		old.base, old.based, kept.base, kept.based = b, true, b, true
 	}
+	err := errors.Join(s.tree.observe(&i), s.tree.observe(&old), s.tree.observe(&kept))
+	there := i.have.kind != absent
+	edited := there && !(i.based && i.have.same) && (s.m.o.Mode == ModeBoth || s.m.o.Drift != DriftRestore)
 	switch {
 	case err != nil:
+	case t.Kept && (kept.sameAs(&i) || old.have.same && !kept.have.same): // it never left, or went back before a crash
+		s.tree.touched[parent(t.Path)] = struct{}{}
 	case edited:
 		err = errSwapped
-	case !t.Kept && i.have.kind == absent:
+	case !t.Kept && !there:
 	case !t.Kept:
 		err = s.takeAway(i)
 	case i.have.kind == directory:
 		err = errDirInWay
+	case !there && s.m.o.Mode == ModeBoth:
+		err = s.tree.link(kept.path, t.Path) // a power cut may take one of two names, so both stay
 	default:
-		err = s.putInPlace(staged{item: i, temp: prevDir + "/" + t.Path})
+		err = s.putInPlace(staged{item: i, temp: kept.path})
 	}
-	if isReason(err) {
+	if isReason(err) || errors.Is(err, fs.ErrExist) {
 		left[t.Path] = struct{}{}
 		s.m.o.Log.Warn("a path stays as it is while its change goes back", "dir", s.m.o.Dir, "path", t.Path, "reason", err)
-		return nil
-	}
-	if errors.Is(err, fs.ErrNotExist) { // it went back before a crash
 		return nil
 	}
 	return err
 }
 
-// edited tells whether what is at the path is neither what the change put there nor what was there before.
-func (s *session) edited(i item, t triedFile) (bool, error) {
-	if i.have.kind == absent || i.based && i.have.same {
-		return false, nil
-	}
-	if t.Old == nil {
-		return true, nil
-	}
-	var err error
-	if i.base, err = t.Old.base(); err != nil {
-		return false, err
-	}
-	i.based = true
-	err = s.tree.observe(&i)
-	return !i.have.same, err
+// sameAs tells whether a kept file is the one at its path, or is there no more.
+func (kept *item) sameAs(i *item) bool {
+	return kept.have.kind == absent || kept.have.kind == i.have.kind && kept.have.print.inode == i.have.print.inode
 }
