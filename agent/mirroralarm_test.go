@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"syncagent/crdtstore/record"
 	"syncagent/sync/trigger"
 )
 
@@ -41,7 +42,7 @@ func TestAlarmOfTwoTriggersWithOneCommand(t *testing.T) {
 func TestFailedReloadKeepsTheAlarmOfFaultyTriggerFiles(t *testing.T) {
 	top := t.TempDir()
 	c := DefaultConfig()
-	c.DataDir = filepath.Join(top, "data")
+	c.DataDir, c.Network = filepath.Join(top, "data"), record.NetworkID{1}.String()
 	m := defaultMirror()
 	m.Prefix, m.Dir, m.TriggersDir = "/p", filepath.Join(top, "out"), filepath.Join(top, "triggers")
 	c.Mirrors = []MirrorConfig{m}

@@ -102,7 +102,11 @@ func newMirror(mc *MirrorConfig, c *Config, configured []trigger.Spec, s store, 
 	if mc.Rollback {
 		o.Trial = mc.OnChange
 	}
-	one.Mirror, err = mirror.New(storeSource{s}, o)
+	source := storeSource{store: s}
+	if source.network, _, err = c.pins(); err != nil {
+		return nil, err
+	}
+	one.Mirror, err = mirror.New(source, o)
 	return one, err
 }
 
@@ -219,7 +223,10 @@ func (m *mirrors) Status() (list []*apiv1.Mirror, triggers []*apiv1.Trigger) {
 }
 
 // storeSource lets mirrors read the agent's own store.
-type storeSource struct{ store }
+type storeSource struct {
+	store
+	network record.NetworkID
+}
 
 // List implements mirror.Source.
 func (s storeSource) List(ctx context.Context, prefix string, fn func(mirror.File) error) (string, error) {
@@ -268,6 +275,31 @@ func (s storeSource) Fetch(ctx context.Context, paths []string, fn func(mirror.F
 		}
 	}
 	return nil
+}
+
+// Unknown implements mirror.Source.
+func (s storeSource) Unknown(ctx context.Context, versions map[string]record.Version) (map[string]struct{}, error) {
+	snap, err := s.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	defer snap.Close()
+	unknown := map[string]struct{}{}
+	for path, v := range versions {
+		known, err := snap.Holds(s.network.PathKey(path), v)
+		if err == nil && !known { // it may be lost for good, and a later one be here
+			var decides record.Version
+			decides, _, err = snap.Shown(path)
+			known = decides.Compare(v) >= 0
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !known {
+			unknown[path] = struct{}{}
+		}
+	}
+	return unknown, ctx.Err()
 }
 
 // failedReader reports what is wrong with one path to whoever reads it.

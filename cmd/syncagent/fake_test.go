@@ -143,6 +143,18 @@ func (f *fakeAgent) Get(_ context.Context, r *connect.Request[apiv1.GetRequest])
 	return connect.NewResponse(&apiv1.GetResponse{Entry: e}), nil
 }
 
+// History knows of the last version only.
+func (f *fakeAgent) History(_ context.Context, r *connect.Request[apiv1.HistoryRequest]) (*connect.Response[apiv1.HistoryResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range slices.Backward(f.events) {
+		if e.GetEntry().GetPath() == r.Msg.GetPath() {
+			return connect.NewResponse(&apiv1.HistoryResponse{Entries: []*apiv1.Entry{e.GetEntry()}}), nil
+		}
+	}
+	return nil, apiError(connect.CodeNotFound, "not_found", "%s: not found", r.Msg.GetPath())
+}
+
 // below gives what is at and below a prefix, sorted, and the cursor of that state.
 func (f *fakeAgent) below(prefixes ...string) (found []*apiv1.Entry, cursor string) {
 	f.mu.Lock()

@@ -127,7 +127,7 @@ func killedChild(top string) error {
 	go func() {
 		for r := rand.New(rand.NewPCG(uint64(step), 0)); ; step++ {
 			time.Sleep(time.Duration(r.IntN(8)) * time.Millisecond) // the pace of the source, not a wait
-			if err := os.WriteFile(filepath.Join(top, "step"), []byte(strconv.Itoa(step+1)), 0o600); err != nil {
+			if writeStep(top, step+1) != nil {
 				return
 			}
 			src.write(difference(stateAt(step), stateAt(step+1))...)
@@ -137,9 +137,18 @@ func killedChild(top string) error {
 	return m.Run(context.Background())
 }
 
+// writeStep never leaves less than there was: a source does not go back.
+func writeStep(top string, step int) error {
+	next := filepath.Join(top, "step.next")
+	if err := os.WriteFile(next, []byte(strconv.Itoa(step)), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, filepath.Join(top, "step"))
+}
+
 func readStep(top string) (int, error) {
 	text, err := os.ReadFile(filepath.Join(top, "step"))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(text) == 0 { // killed between truncation and write: an old one will do
+	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil {

@@ -68,6 +68,9 @@ func (m *Mirror) Preview(ctx context.Context) ([]Step, error) {
 		return nil, err
 	}
 	p, err := s.plan(nil)
+	if err == nil {
+		err = s.doubt(ctx, &p, nil)
+	}
 	if err != nil {
 		return nil, err
 	}

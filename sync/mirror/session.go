@@ -301,7 +301,11 @@ func (s *session) pass(ctx context.Context, strict bool) (err error) {
 			st.State = StateSyncing
 		}
 	})
-	p, err := s.plan(s.m.takeConfirmed())
+	confirmed := s.m.takeConfirmed()
+	p, err := s.plan(confirmed)
+	if err == nil {
+		err = s.doubt(ctx, &p, confirmed)
+	}
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,10 @@ type Source interface {
 	// A call names at most 1,024 paths more than one write has.
 	Fetch(ctx context.Context, paths []string, fn func(File, io.Reader) error) error
 
+	// Unknown gives those of the paths of which the source has never heard of this version, or of a later one. It is
+	// behind there: what it does not list may only be late.
+	Unknown(ctx context.Context, versions map[string]record.Version) (map[string]struct{}, error)
+
 	// Watch calls fn, one call at a time, for every change under prefix after the cursor, until ctx ends, fn fails or
 	// the source does. It misses nothing, or else returns ErrReset.
 	Watch(ctx context.Context, prefix, cursor string, fn func(Change) error) error

@@ -207,6 +207,19 @@ func (s *fakeSource) Watch(ctx context.Context, prefix, cursor string, fn func(C
 	}
 }
 
+// Unknown implements Source: it has all that was written up to its clock.
+func (s *fakeSource) Unknown(_ context.Context, versions map[string]record.Version) (map[string]struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unknown := map[string]struct{}{}
+	for path, v := range versions {
+		if v.HLC > s.hlc {
+			unknown[path] = struct{}{}
+		}
+	}
+	return unknown, s.down
+}
+
 // fail makes every call fail, until it is given nil.
 func (s *fakeSource) fail(err error) {
 	s.mu.Lock()
