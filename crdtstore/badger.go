@@ -94,14 +94,13 @@ func (b *badgerKV) Commit(r *rows) error {
 	defer b.commits.Unlock()
 	txn := b.db.NewTransactionAt(b.number, true)
 	defer txn.Discard()
+	big := false
 	for k, v := range r.m {
 		var err error
 		if v == nil {
 			err = txn.Delete([]byte(k))
 		} else {
-			if len(v) >= bigValue {
-				b.big.Store(true)
-			}
+			big = big || len(v) >= bigValue
 			err = txn.Set([]byte(k), v)
 		}
 		if err != nil {
@@ -111,6 +110,9 @@ func (b *badgerKV) Commit(r *rows) error {
 	b.number++
 	if err := txn.CommitAt(b.number, nil); err != nil {
 		return fmt.Errorf("commit %d rows, %d bytes: %w", len(r.m), r.size, err)
+	}
+	if big { // not before: a sync in between would take the mark and leave the value
+		b.big.Store(true)
 	}
 	b.moments.end(b.number)
 	return nil

@@ -46,8 +46,8 @@ type verdict struct {
 	release []int64 // agent times in milliseconds at which something may be dropped
 }
 
-// resolve is the view: a pure function of the slots of one path in descending order and the rules. Section numbers of
-// ARCHITECTURE.md, "The view": rules 1 to 5.
+// resolve is the view: a pure function of the slots of one path in descending order and the rules. ARCHITECTURE.md,
+// sections 3 and 6, has the words.
 func resolve(slots []*slot, r *rules) verdict {
 	var out verdict
 	var above *slot // nearest allowed and due slot above the present one
