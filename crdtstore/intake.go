@@ -232,6 +232,7 @@ func (t *turn) takeWrites(full bool) error {
 	for ripe && len(q.writes) > 0 && (t.size < turnBytes || len(t.local) == 0 && len(t.foreign) == 0) {
 		req := q.writes[0]
 		if t.size > 0 && t.size+plannedWrite(req) > txnBytes {
+			t.s.passedOver = true
 			break
 		}
 		q.writes = q.writes[1:]

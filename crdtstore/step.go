@@ -63,8 +63,13 @@ type ended struct {
 	answers []*answerRequest
 }
 
-// collect does steps 1 and 2 of a turn: everything from outside first, then this host's own writes.
+// collect does steps 1 and 2 of a turn: everything from outside first, then this host's own writes. A write too large to
+// share the last turn has this one to itself.
 func (t *turn) collect(full bool) (done ended, err error) {
+	if t.s.passedOver {
+		t.s.passedOver = false
+		return done, t.takeWrites(full)
+	}
 	if err := t.due(); err != nil {
 		return done, err
 	}

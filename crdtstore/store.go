@@ -85,29 +85,30 @@ type Store struct {
 	stopped chan struct{}
 
 	// Memory of the goroutine that owns the store.
-	chain     chainID // own origin and incarnation
-	renew     bool    // take a new incarnation before the next own block
-	opened    int64   // agent time
-	counters  counters
-	index     *pathIndex
-	headers   *lru.Cache[record.Digest, record.Header]
-	parked    *parking
-	early     *earlyEntries
-	unready   map[record.ID]*unreadyWrite
-	unreadyAt map[record.Tag]map[record.ID]bool
-	texts     []*acl.Signed
-	rowsBy    []*acl.Policy // by which the rows may be while they are being put right; none: not known
-	queue     queue
-	wake      int64     // agent time at which a row t falls due, 0: none known
-	minute    int64     // agent time of the last look at old unready writes
-	headLimit int       // heads above which a merge block is made; random per agent
-	last      *dagState // after the last turn, told or not
-	unsynced  bool
-	lastSync  time.Duration
-	postponed []record.Tag // paths of writes that are ready, but did not fit into the turn
-	turn      *turn
-	full      bool              // the reserve of free disk is used up
-	carried   map[chunkRef]bool // chunks that are here while a store is built of a damaged one or a backup, else nil
+	chain      chainID // own origin and incarnation
+	renew      bool    // take a new incarnation before the next own block
+	opened     int64   // agent time
+	counters   counters
+	index      *pathIndex
+	headers    *lru.Cache[record.Digest, record.Header]
+	parked     *parking
+	early      *earlyEntries
+	unready    map[record.ID]*unreadyWrite
+	unreadyAt  map[record.Tag]map[record.ID]bool
+	texts      []*acl.Signed
+	rowsBy     []*acl.Policy // by which the rows may be while they are being put right; none: not known
+	queue      queue
+	wake       int64     // agent time at which a row t falls due, 0: none known
+	minute     int64     // agent time of the last look at old unready writes
+	headLimit  int       // heads above which a merge block is made; random per agent
+	last       *dagState // after the last turn, told or not
+	unsynced   bool
+	lastSync   time.Duration
+	passedOver bool         // the next local write did not fit beside what came from outside
+	postponed  []record.Tag // paths of writes that are ready, but did not fit into the turn
+	turn       *turn
+	full       bool              // the reserve of free disk is used up
+	carried    map[chunkRef]bool // chunks that are here while a store is built of a damaged one or a backup, else nil
 
 	// Shared with the goroutine that concludes turns.
 	openMu     sync.Mutex
