@@ -10,7 +10,7 @@ import (
 )
 
 // problem compares a host with the oracle.
-func (n *simNode) problem(available map[record.ID]bool, patient bool) string {
+func (n *simNode) problem(available map[record.Version]bool, patient bool) string {
 	m, s := n.sim.model, n.store
 	shown := n.shown()
 	held := map[record.ID]bool{}
@@ -18,7 +18,7 @@ func (n *simNode) problem(available map[record.ID]bool, patient bool) string {
 		held[id] = n.heldSlots(id) > 0
 	}
 	want := m.view(n.rights(), n.id, s.tick(), func(id record.ID) bool { return held[id] },
-		func(id record.ID) bool { return available[id] }, patient)
+		func(v record.Version) bool { return available[v] }, patient)
 	listed := map[string]bool{}
 	for _, item := range n.list("/") {
 		listed[item.Path] = true
@@ -45,10 +45,10 @@ func (n *simNode) problem(available map[record.ID]bool, patient bool) string {
 }
 
 // missed names an acknowledged winner that nobody can give any more, or an acknowledged write that a host lacks.
-func (s *sim) missed(hosts []*simNode, available map[record.ID]bool) string {
+func (s *sim) missed(hosts []*simNode, available map[record.Version]bool) string {
 	m := s.model
-	all := func(record.ID) bool { return true }
-	top := m.view(hosts[0].rights(), 0, s.now, all, all, true)
+	held := func(record.ID) bool { return true }
+	top := m.view(hosts[0].rights(), 0, s.now, held, func(record.Version) bool { return true }, true)
 	for _, id := range m.order {
 		author, ok := m.acked[id]
 		if !ok || !slices.Contains(hosts, s.nodes[author]) {
@@ -61,7 +61,7 @@ func (s *sim) missed(hosts []*simNode, available map[record.ID]bool) string {
 		}
 		for i := range m.writes[id].Slots {
 			slot := &m.writes[id].Slots[i]
-			if path := m.pathOf(slot); top[path].Write == id && top[path].Index == uint16(i) && !available[slot.Entry] && !m.lost[author] {
+			if path := m.pathOf(slot); top[path].Write == id && top[path].Index == uint16(i) && !available[top[path]] && !m.lost[author] {
 				return fmt.Sprintf("G1: the entry of %s at %s is lost, n%d acknowledged it", top[path], path, author)
 			}
 		}
@@ -148,7 +148,7 @@ func (s *sim) unrevoked() (hosts []*simNode) {
 }
 
 func (s *sim) differs(hosts []*simNode, patient bool) string {
-	available := map[record.ID]bool{}
+	available := map[record.Version]bool{} // an entry is asked for, and held, for one slot, whoever named it again
 	for _, n := range hosts {
 		if n.store.BlockDigest() != hosts[0].store.BlockDigest() {
 			return fmt.Sprintf("%s has other blocks than %s", n.name, hosts[0].name)
@@ -159,7 +159,7 @@ func (s *sim) differs(hosts []*simNode, patient bool) string {
 			}
 			path, version, _ := parseSlotKey(r.key)
 			if sl, err := decodeSlot(path, version, r.value); err == nil && sl.holds() {
-				available[sl.entry] = true
+				available[version] = true
 			}
 			return true
 		})

@@ -91,7 +91,7 @@ func (m *simModel) number(k record.PublicKey) int {
 }
 
 // view is the oracle: what a host shows of the writes it holds, when every entry that is available has come to it.
-func (m *simModel) view(r simRights, host int, now int64, held, available func(record.ID) bool, patient bool) map[string]record.Version {
+func (m *simModel) view(r simRights, host int, now int64, held func(record.ID) bool, available func(record.Version) bool, patient bool) map[string]record.Version {
 	shown, ready := map[string]record.Version{}, map[record.ID]bool{}
 	for changed := true; changed; {
 		changed = false
@@ -104,10 +104,10 @@ func (m *simModel) view(r simRights, host int, now int64, held, available func(r
 			for i := range w.Slots {
 				path, v := m.pathOf(&w.Slots[i]), record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
 				wanted := path != "" && m.reads(r, host, path) && m.allowed(r, m.number(w.Author), path, v)
-				if wanted && !available(w.Slots[i].Entry) && shown[path].Compare(v) <= 0 && patient {
+				if wanted && !available(v) && shown[path].Compare(v) <= 0 && patient {
 					settled = false
 				}
-				if wanted && ready[id] && available(w.Slots[i].Entry) && shown[path].Compare(v) < 0 {
+				if wanted && ready[id] && available(v) && shown[path].Compare(v) < 0 {
 					shown[path], changed = v, true
 				}
 			}
