@@ -58,6 +58,9 @@ func (l *logs) syncAll() error {
 		}
 		l.close()
 		l.file, l.number = f, n
+		if err := syncDir(l.dir); err != nil { // badger does not: the name of the new log
+			return err
+		}
 	}
 	return l.syncFile()
 }
