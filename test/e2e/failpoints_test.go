@@ -221,7 +221,7 @@ func mirrors(v *victim) {
 	v.a.mustBatch(map[string]string{"/app/state": "2\n", "/app/sub/dir/file": "", "/guarded/conf": "good 2"})
 	v.lastLine("2")
 	if slices.Contains(v.points, "journal.rewritten") {
-		v.fillJournal()
+		v.fillJournal(files)
 	}
 	v.a.mustBatch(map[string]string{"/app/state": "3\n", "/app/sub/other": "3"})
 	v.lastLine("3")
@@ -242,15 +242,17 @@ func mirrors(v *victim) {
 	}
 }
 
-// fillJournal changes files with long names until the mirror's journal is rewritten.
-func (v *victim) fillJournal() {
+// fillJournal changes files with long names until the mirror's journal is rewritten. Each state is waited for: of those
+// that come faster than the mirror follows it notes the last one only.
+func (v *victim) fillJournal(dir string) {
+	long := strings.Repeat("name", 50)
 	for n := 0; len(v.points) > 0; n++ {
 		values := map[string]string{}
 		for i := range 800 {
-			values[fmt.Sprintf("/app/long/%s%d", strings.Repeat("name", 50), i)] = fmt.Sprint(n)
+			values[fmt.Sprintf("/app/long/%s%d", long, i)] = fmt.Sprint(n)
 		}
 		v.a.mustBatch(values)
-		v.until(func() error { return equal(v.fleet.hosts...) })
+		v.until(func() error { return fileIs(filepath.Join(dir, "long", long+"799"), fmt.Sprint(n)) })
 		if n == 20 {
 			v.t.Fatal("the journal grows and grows")
 		}
