@@ -262,7 +262,7 @@ func (s *session) putBack(t triedFile, left map[string]struct{}) error {
 	edited := there && !(i.based && i.have.same) && (s.m.o.Mode == ModeBoth || s.m.o.Drift != DriftRestore)
 	switch {
 	case err != nil:
-	case t.Kept && (kept.sameAs(&i) || old.have.same && !kept.have.same): // it never left, or went back before a crash
+	case t.Kept && (kept.sameAs(&i) || old.have.same && !kept.have.same && !i.have.same): // it never left, or went back before a crash
 		s.tree.touched[parent(t.Path)] = struct{}{}
 	case edited:
 		err = errSwapped
