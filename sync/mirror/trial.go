@@ -284,7 +284,7 @@ func (s *session) putBack(t triedFile, left map[string]struct{}) error {
 	return err
 }
 
-// sameAs tells whether a kept file is the one at its path, or is there no more.
-func (kept *item) sameAs(i *item) bool {
-	return kept.have.kind == absent || kept.have.kind == i.have.kind && kept.have.print.inode == i.have.print.inode
+// sameAs tells whether a kept file is the one now at its path, or is there no more.
+func (i *item) sameAs(now *item) bool {
+	return i.have.kind == absent || i.have.kind == now.have.kind && i.have.print.inode == now.have.print.inode
 }
