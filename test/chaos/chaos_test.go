@@ -176,11 +176,15 @@ func (w *world) round(t *testing.T, number int, f fault) time.Duration {
 			t.Fatalf("%s: end: %v", name, err)
 		}
 	}
-	return w.heal(t, name)
+	within := *limit
+	if f.anew {
+		within = startLimit
+	}
+	return w.heal(t, name, within)
 }
 
 // heal ends what the network suffers, starts what stopped, and compares. It gives how long the agents took to be equal.
-func (w *world) heal(t *testing.T, name string) time.Duration {
+func (w *world) heal(t *testing.T, name string, within time.Duration) time.Duration {
 	t.Helper()
 	for _, h := range w.hosts {
 		if err := h.start(); err != nil {
@@ -191,7 +195,7 @@ func (w *world) heal(t *testing.T, name string) time.Duration {
 		t.Fatal(err)
 	}
 	healed := time.Now()
-	err := eventually(*limit, func() error { return equal(w.hosts) })
+	err := eventually(within, func() error { return equal(w.hosts) })
 	took := time.Since(healed).Round(time.Millisecond)
 	if err != nil {
 		t.Fatalf("%s: not equal after %s: %v", name, took, err)

@@ -25,6 +25,7 @@ type fault struct {
 	alone bool // no fault of the network beside it
 	disk  string
 	seam  bool // the program has to be built with the seam for faults
+	anew  bool // it has a store built anew, and G11 says nothing of how soon that is equal
 	begin func(w *world, h *host) error
 	end   func(w *world, h *host) error
 }
@@ -109,7 +110,7 @@ var hostFaults = []fault{
 		}
 		return h.start()
 	}},
-	{name: "damaged store", alone: true, begin: func(w *world, h *host) error {
+	{name: "damaged store", alone: true, anew: true, begin: func(w *world, h *host) error {
 		return damage(w, h, func(store string) error {
 			manifest := filepath.Join(store, "MANIFEST")
 			if w.r.IntN(2) == 0 {
@@ -118,7 +119,7 @@ var hostFaults = []fault{
 			return os.WriteFile(manifest, []byte("not what was there"), 0o600)
 		}, setAside)
 	}},
-	{name: "flipped bytes in the store", alone: true, begin: func(w *world, h *host) error {
+	{name: "flipped bytes in the store", alone: true, anew: true, begin: func(w *world, h *host) error {
 		return damage(w, h, func(store string) error { return flip(w.r, store) }, func(*host) error { return nil })
 	}},
 	{name: "wrong clock", seam: true, begin: func(w *world, h *host) error {
