@@ -96,12 +96,14 @@ func (s *Store) patrolChunks(ctx context.Context) (lost int, err error) {
 }
 
 func (s *Store) tellHopeless(paths []string) {
-	if len(paths) == 0 {
+	told := s.hopeless.Swap(len(paths) > 0)
+	switch {
+	case len(paths) > 0:
+		s.alarm("value-lost", fmt.Sprintf("%d large values cannot be read, since no agent gave back what is damaged or missing here; the first is %s",
+			len(paths), paths[0]))
+	case told:
 		s.alarm("value-lost", "")
-		return
 	}
-	s.alarm("value-lost", fmt.Sprintf("%d large values cannot be read, since no agent gave back what is damaged or missing here; the first is %s",
-		len(paths), paths[0]))
 }
 
 // largeValues gives the values whose chunks all came.

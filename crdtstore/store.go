@@ -135,6 +135,7 @@ type Store struct {
 	committed  atomic.Uint64 // last number of the change feed that is committed
 	syncMu     sync.Mutex
 	synced     atomic.Uint64 // and that is known to be synced
+	hopeless   atomic.Bool   // some value is, and an alarm says so
 	bellMu     sync.Mutex
 	bells      map[chan struct{}]struct{}
 }
