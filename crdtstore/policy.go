@@ -167,7 +167,7 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 	s.stats.Store(s.newStats(s.last))
 	s.ring()
 	if in == nil {
-		req.done <- fmt.Errorf("%w: serial %d is older than %d, which was in force when this host joined", ErrPolicy,
+		req.done <- fmt.Errorf("%w: serial %d is not above %d, which was in force when this host joined; put a higher `serial` line into the text", ErrPolicy,
 			req.signed.Serial, s.floor.Serial)
 		return nil
 	}

@@ -28,7 +28,7 @@ func (n *Snapshot) Preview(next *acl.Policy, fn func(PathChange) error) error {
 		if !slices.ContainsFunc(slots, func(s *slot) bool { return !judgeAlike(n.policy, next, n.s.self, s) }) {
 			return nil
 		}
-		path := n.nameOf(slots)
+		path := n.nameOf(slots, now, then) // what this agent wrote it holds, even if it may not read it yet
 		change := PathChange{Path: path}
 		before, after := resolve(slots, now).shown, resolve(slots, then).shown
 		var err error
@@ -85,7 +85,7 @@ func (n *Snapshot) Written(author record.PublicKey, since record.HLC, fn func(it
 		if !slices.ContainsFunc(slots, func(s *slot) bool { return s.author == author && s.version.HLC >= since }) {
 			return nil
 		}
-		path, shown := n.nameOf(slots), resolve(slots, rules).shown
+		path, shown := n.nameOf(slots, rules), resolve(slots, rules).shown
 		if failed != nil {
 			return failed
 		}
@@ -108,10 +108,10 @@ func (n *Snapshot) Written(author record.PublicKey, since record.HLC, fn func(it
 	})
 }
 
-// nameOf gives the path of slots of one path key, if this agent may read it and holds any of its entries.
-func (n *Snapshot) nameOf(slots []*slot) string {
+// nameOf gives the path of slots of one path key, if it may be told by one of the rules and any of its entries is held.
+func (n *Snapshot) nameOf(slots []*slot, rules ...*rules) string {
 	for _, s := range slots {
-		if s.state == slotVoid || !s.has() || !n.policy.MayRead(n.s.self, s.tags) {
+		if s.state == slotVoid || !s.has() || !anyReads(rules, s) {
 			continue
 		}
 		if err := s.load(func(id record.ID) ([]byte, error) { return mustGet(n.view, entryKey(id)) }); err == nil {
@@ -119,6 +119,10 @@ func (n *Snapshot) nameOf(slots []*slot) string {
 		}
 	}
 	return ""
+}
+
+func anyReads(all []*rules, s *slot) bool {
+	return slices.ContainsFunc(all, func(r *rules) bool { return r.reads(s) })
 }
 
 // eachPath calls fn with all slots of each path, in descending order.

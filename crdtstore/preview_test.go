@@ -96,6 +96,11 @@ func TestPreviewTellsWhatAPolicyWouldChange(t *testing.T) {
 	if want := []string{" ->- lost"}; !slices.Equal(got, want) {
 		t.Errorf("a hidden path: %q, want %q", got, want)
 	}
+	// What this agent wrote it holds, and can show as soon as it may read it.
+	got = n.preview(a, names, open...)
+	if want := []string{"/hidden/x ->a"}; !slices.Equal(got, want) {
+		t.Errorf("reading more: %q, want %q", got, want)
+	}
 }
 
 func TestWrittenListsWhatAKeyWrote(t *testing.T) {
