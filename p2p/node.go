@@ -221,6 +221,9 @@ func (n *Node) Run(ctx context.Context, r Replica) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	t, err := n.joinTopic(gctx)
+	if err != nil && ctx.Err() != nil {
+		return n.Close() // told to stop before it had begun
+	}
 	if err != nil {
 		return errors.Join(err, n.Close())
 	}

@@ -331,6 +331,18 @@ func TestPublishNeverBlocks(t *testing.T) {
 	}
 }
 
+func TestStopBeforeItHasBegunIsClean(t *testing.T) {
+	n, err := New(Options{Key: testKey(t), Network: testNetwork})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := n.Run(ctx, newFake(n.o.Key, nil)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCleanStop(t *testing.T) {
 	a, b := pair(t, nil)
 	for i := range 100 {
