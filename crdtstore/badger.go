@@ -232,7 +232,9 @@ func (v *badgerView) Close() {
 		it.Close()
 	}
 	v.txn.Discard()
-	v.kv.db.SetDiscardTs(v.kv.moments.leave(v.at))
+	if oldest, grown := v.kv.moments.leave(v.at); grown {
+		v.kv.db.SetDiscardTs(oldest)
+	}
 }
 
 // badgerLog sends badger's own lines to slog, its chatter at debug level.

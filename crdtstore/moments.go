@@ -8,6 +8,7 @@ import "sync"
 type moments struct {
 	mu    sync.Mutex
 	ended uint64
+	told  uint64   // the oldest moment that leave gave
 	open  []moment // ascending
 }
 
@@ -29,7 +30,8 @@ func (m *moments) enter() uint64 {
 }
 
 // leave notes that a view at this moment was closed, and gives the oldest moment that views, present and future, need.
-func (m *moments) leave(number uint64) (oldest uint64) {
+// Most often that is the one given before; grown tells when it is not.
+func (m *moments) leave(number uint64) (oldest uint64, grown bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.open {
@@ -40,10 +42,13 @@ func (m *moments) leave(number uint64) (oldest uint64) {
 	for len(m.open) > 0 && m.open[0].views == 0 {
 		m.open = m.open[1:]
 	}
+	oldest = m.ended
 	if len(m.open) > 0 {
-		return m.open[0].number
+		oldest = m.open[0].number
 	}
-	return m.ended
+	grown = oldest > m.told
+	m.told = max(m.told, oldest)
+	return oldest, grown
 }
 
 // end notes that the commit of this number has ended: later views show it.
