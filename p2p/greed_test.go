@@ -1,15 +1,10 @@
 package p2p
 
 import (
-	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	pubsub "github.com/libp2p/go-libp2p-pubsub"
-	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"syncagent/crdtstore/record"
 )
@@ -76,20 +71,7 @@ func TestTopicCarriesBlocksOfMembersOnly(t *testing.T) {
 	ka, kx, stranger := testKey(t), testKey(t), testKey(t)
 	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kx)}}
 	a := start(t, "a", newFake(ka, policy), Options{})
-	x := rawPeer(t, kx)
-	for _, proto := range []protocol.ID{protoSync, protoEntry, protoPolicy} {
-		x.SetStreamHandler(proto, func(s network.Stream) { _, _ = io.Copy(io.Discard, s) })
-	}
-	eventually(t, func() bool { return x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])) == nil }, "x connects")
-	ps, err := pubsub.NewGossipSub(t.Context(), x, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithFloodPublish(true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	topic, err := ps.Join(a.node.topicName())
-	if err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, func() bool { return len(topic.ListPeers()) > 0 }, "x sees a's subscription")
+	topic := joinRaw(t, a, rawPeer(t, kx))
 	for _, o := range []Outgoing{newFake(stranger, policy).put([]byte("v"), "/stranger"), newFake(kx, policy).put([]byte("v"), "/member")} {
 		if err := topic.Publish(t.Context(), pack([]Outgoing{o}, policy)[0]); err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -251,11 +252,9 @@ func (g *gater) forgive() {
 	clear(g.strikes)
 }
 
-func TestG10_GarbageOnTheTopicAndTheSenderIsShutOut(t *testing.T) {
-	ka, kx := testKey(t), testKey(t)
-	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kx)}}
-	a := start(t, "a", newFake(ka, policy), Options{})
-	x := rawPeer(t, kx)
+// joinRaw has a peer that is no agent connect to a and join its topic.
+func joinRaw(t *testing.T, a *agent, x host.Host) *pubsub.Topic {
+	t.Helper()
 	for _, proto := range []protocol.ID{protoSync, protoEntry, protoPolicy} {
 		x.SetStreamHandler(proto, func(s network.Stream) { _, _ = io.Copy(io.Discard, s) })
 	}
@@ -269,6 +268,15 @@ func TestG10_GarbageOnTheTopicAndTheSenderIsShutOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, func() bool { return len(topic.ListPeers()) > 0 }, "x sees a's subscription")
+	return topic
+}
+
+func TestG10_GarbageOnTheTopicAndTheSenderIsShutOut(t *testing.T) {
+	ka, kx := testKey(t), testKey(t)
+	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kx)}}
+	a := start(t, "a", newFake(ka, policy), Options{})
+	x := rawPeer(t, kx)
+	topic := joinRaw(t, a, x)
 	r := newFake(kx, policy)
 	good := pack([]Outgoing{r.put([]byte("v"), "/good")}, policy)[0]
 	if err := topic.Publish(t.Context(), good); err != nil {
