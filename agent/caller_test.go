@@ -251,6 +251,17 @@ func TestNobodyMayDoNothing(t *testing.T) {
 	}
 }
 
+// Without a policy nobody may read, and who steers the agent must still be able to try one before it comes into force.
+func TestOnlyWhoSteersKnowsAllWithoutAPolicy(t *testing.T) {
+	steers, reads := &caller{rights: everything{}, control: true}, &caller{rights: everything{}}
+	if err := steers.mayKnowAll(nil, "x"); err != nil {
+		t.Error(err)
+	}
+	if reads.mayKnowAll(nil, "x") == nil {
+		t.Error("a caller that does not steer the agent may know all without a policy")
+	}
+}
+
 // A watch shows its caller what it may read: parts of a write, and after a policy the present state anew.
 func TestWatchOfANarrowedCaller(t *testing.T) {
 	s, ctx := startServer(t), t.Context()
