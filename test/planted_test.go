@@ -26,7 +26,7 @@ var plantable = []struct{ fault, dir, test string }{
 	{"no-redial", "p2p", "TestRedialAfterRestart"},
 	{"no-retry", "sync/trigger", "TestFailureIsRepeatedWithWhatCameMeanwhile"},
 	{"no-sync", "p2p", "TestConvergeBySync"},
-	{"rename-before-journal", "sync/mirror", "TestG8_G9_KilledAnywhere"},
+	{"rename-before-journal", "sync/mirror", "TestG8_G9_CrashAtEveryOperation"},
 	{"repeat-unsynced", "crdtstore", "TestG1_RepeatedRelayIsOnDisk"},
 	{"trust-root", "sync/mirror", "TestG8_RootSwappedWhileRunning"},
 	{"undressed", "sync/mirror", "TestModes"},

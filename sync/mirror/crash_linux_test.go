@@ -308,6 +308,11 @@ func (c *crashStory) check(t *testing.T, src *fakeSource, d *crashDisk, states [
 	if err := onlyWhole(d.seen("/m/out"), states, swapped); err != nil {
 		return fmt.Errorf("after the crash: %w", err)
 	}
+	if !c.stays && !c.writes {
+		if err := c.takenBack(t, src.clone(), d.after(nothingIsLost)); err != nil {
+			return fmt.Errorf("the source took the news back before the next start: %w", err)
+		}
+	}
 	if r.IntN(4) == 0 {
 		d.stopAt = 1 + r.Int64N(40)
 		if _, err := once(c.mirror(t, src, d)); err == nil {
@@ -342,6 +347,25 @@ func (c *crashStory) check(t *testing.T, src *fakeSource, d *crashDisk, states [
 		if _, ok := due[p]; !ok && !c.writes {
 			return fmt.Errorf("no trigger is due for %s", p)
 		}
+	}
+	return nil
+}
+
+// takenBack looks at what the next start makes of a disk when nothing of the news is wanted any more: what the mirror put
+// there goes.
+func (c *crashStory) takenBack(t *testing.T, src *fakeSource, d *crashDisk) error {
+	for _, o := range c.news {
+		src.write(del(o.path))
+	}
+	if _, err := once(c.mirror(t, src, d)); err != nil {
+		return err
+	}
+	got := d.seen("/m/out")
+	for p, text := range got {
+		got[p] = text[:strings.LastIndex(text, " ")] // without the mode
+	}
+	if want := src.tree(); !maps.Equal(got, want) {
+		return fmt.Errorf("the next run makes it %s, want %s", show(got), show(want))
 	}
 	return nil
 }
