@@ -156,7 +156,8 @@ func unreachable(err error) *Error {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok {
 		c, isConnect := errors.AsType[*connect.Error](err)
-		cut := errors.Is(err, io.ErrUnexpectedEOF) // in the middle of an answer, which Connect takes for a faulty one
+		// In the middle of an answer, which Connect takes for a faulty one; a lost ping has no error with a name.
+		cut := errors.Is(err, io.ErrUnexpectedEOF) || strings.HasSuffix(err.Error(), "http2: client connection lost")
 		if !isConnect || c.Code() != connect.CodeUnavailable && !cut {
 			return nil
 		}

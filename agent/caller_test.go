@@ -238,6 +238,13 @@ func TestCallerIsNarrowed(t *testing.T) {
 			t.Errorf("status with names: want %v, got %v %v", want, status.Msg, err)
 		}
 	}
+	if _, err := s.client.KV.Delete(ctx, connect.NewRequest(&apiv1.DeleteRequest{Path: "/hush/key"})); err != nil {
+		t.Fatal(err)
+	}
+	answers, err := c.Known(ctx, []*apiv1.KnownRequest_Version{{Path: "/hush/key", Version: version}, {Path: "/hush/never", Version: version}})
+	if err != nil || answers[0].String() != answers[1].String() {
+		t.Errorf("what may not be read, and nothing, are told apart: %v %v", answers, err)
+	}
 	if _, there := s.fake.items["/certs/2"]; there {
 		t.Error("half of a batch was written")
 	}

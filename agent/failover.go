@@ -31,7 +31,7 @@ type endpoint struct {
 
 // repeatable are the calls that change nothing, or the same again: a relayed write has its ID.
 var repeatable = map[string]bool{
-	"Get": true, "List": true, "Count": true, "Watch": true, "History": true, "Download": true,
+	"Get": true, "List": true, "Count": true, "Watch": true, "History": true, "Download": true, "Known": true,
 	"Wait": true, "Rollout": true, "Clock": true, "Relay": true,
 	"Status": true, "Peers": true, "ID": true, "Backup": true, "Compare": true,
 	"Show": true, "Log": true, "Preview": true, "Written": true,

@@ -213,19 +213,8 @@ func (f *follower) news(e *apiv1.Event) bool {
 func (f *follower) compare(ctx context.Context, cursor string) error {
 	state := f.replay
 	f.replay, f.behind = nil, map[string]*apiv1.Event{}
-	for path, version := range f.told {
-		if state[path] != nil {
-			continue
-		}
-		e, known, err := f.gone(ctx, path, version)
-		if err != nil {
-			return err
-		}
-		if !known {
-			f.behind[path] = e
-			continue
-		}
-		f.write = append(f.write, e)
+	if err := f.absent(ctx, state); err != nil {
+		return err
 	}
 	for path, e := range state {
 		switch {
@@ -240,29 +229,31 @@ func (f *follower) compare(ctx context.Context, cursor string) error {
 	return f.tell(cursor)
 }
 
-// gone makes the event of a path that another agent does not show. Known is false if that agent has not even heard of
-// the version that fn knows.
-func (f *follower) gone(ctx context.Context, path, version string) (e *apiv1.Event, known bool, err error) {
-	e = &apiv1.Event{Type: apiv1.EventType_EVENT_TYPE_DELETE, Entry: &apiv1.Entry{Path: path, Deleted: true}}
-	h, err := f.client.KV.History(ctx, connect.NewRequest(&apiv1.HistoryRequest{Path: path, Limit: 1}))
+// absent makes the events of the paths that another agent does not show. Where that has not even heard of the version that
+// fn knows, it is behind.
+func (f *follower) absent(ctx context.Context, state map[string]*apiv1.Event) error {
+	var asked []*apiv1.KnownRequest_Version
+	for path, version := range f.told {
+		if state[path] == nil {
+			asked = append(asked, &apiv1.KnownRequest_Version{Path: path, Version: version})
+		}
+	}
+	answers, err := f.client.Known(ctx, asked)
 	if err != nil {
-		code := ErrorOf(err).Code
-		if code == CodeNotFound {
-			return e, false, nil
+		return err
+	}
+	for i, a := range answers {
+		e := &apiv1.Event{Type: apiv1.EventType_EVENT_TYPE_DELETE, Entry: a.GetDeleted()}
+		if e.Entry == nil {
+			e.Entry = &apiv1.Entry{Path: asked[i].GetPath(), Deleted: true}
 		}
-		if code == CodeDenied {
-			return e, true, nil
+		if a.GetKnown() {
+			f.write = append(f.write, e)
+		} else {
+			f.behind[asked[i].GetPath()] = e
 		}
-		return nil, false, err
 	}
-	newest := h.Msg.GetEntries()
-	if len(newest) == 0 || newest[0].GetVersion() < version {
-		return e, false, nil
-	}
-	if newest[0].GetDeleted() {
-		e.Entry = newest[0]
-	}
-	return e, true, nil
+	return nil
 }
 
 // believe tells what an agent shows that stayed behind: it is no delay, its policy differs.

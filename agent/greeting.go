@@ -9,6 +9,10 @@ import (
 	"golang.org/x/net/http2"
 )
 
+// silentFor is how long an agent may say nothing before it is pinged, and then how long it may take to answer. A client then
+// goes on with the next one.
+const silentFor = 5 * time.Second
+
 // agentTransport speaks HTTP/2 by TLS, and takes a connection for one only after the agent has said something on it. By
 // TLS 1.3 an agent refuses a certificate after the handshake is over for the client, so that a request would be on its way
 // by then, and its broken pipe hides what the agent said. In HTTP/2 the server speaks first: with its settings it has
@@ -20,6 +24,9 @@ func agentTransport(dialer *net.Dialer, config *tls.Config) *http2.Transport {
 	return &http2.Transport{
 		DisableCompression: true,
 		IdleConnTimeout:    time.Minute,
+		// A watch may be silent for long: only an answer to a ping tells that its host is not dead.
+		ReadIdleTimeout: silentFor,
+		PingTimeout:     silentFor,
 		DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()

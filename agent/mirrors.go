@@ -286,12 +286,7 @@ func (s storeSource) Unknown(ctx context.Context, versions map[string]record.Ver
 	defer snap.Close()
 	unknown := map[string]struct{}{}
 	for path, v := range versions {
-		known, err := snap.Holds(s.network.PathKey(path), v)
-		if err == nil && !known { // it may be lost for good, and a later one be here
-			var decides record.Version
-			decides, _, err = snap.Shown(path)
-			known = decides.Compare(v) >= 0
-		}
+		known, _, err := knows(snap, s.network, path, v)
 		if err != nil {
 			return nil, err
 		}

@@ -143,16 +143,18 @@ func (f *fakeAgent) Get(_ context.Context, r *connect.Request[apiv1.GetRequest])
 	return connect.NewResponse(&apiv1.GetResponse{Entry: e}), nil
 }
 
-// History knows of the last version only.
-func (f *fakeAgent) History(_ context.Context, r *connect.Request[apiv1.HistoryRequest]) (*connect.Response[apiv1.HistoryResponse], error) {
+// Known knows of the last version of each path only.
+func (f *fakeAgent) Known(_ context.Context, r *connect.Request[apiv1.KnownRequest]) (*connect.Response[apiv1.KnownResponse], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, e := range slices.Backward(f.events) {
-		if e.GetEntry().GetPath() == r.Msg.GetPath() {
-			return connect.NewResponse(&apiv1.HistoryResponse{Entries: []*apiv1.Entry{e.GetEntry()}}), nil
-		}
+	out := &apiv1.KnownResponse{}
+	for _, v := range r.Msg.GetVersions() {
+		i := slices.IndexFunc(f.events, func(e *apiv1.Event) bool {
+			return e.GetEntry().GetPath() == v.GetPath() && e.GetEntry().GetVersion() >= v.GetVersion()
+		})
+		out.Answers = append(out.Answers, &apiv1.KnownResponse_Answer{Known: i >= 0})
 	}
-	return nil, apiError(connect.CodeNotFound, "not_found", "%s: not found", r.Msg.GetPath())
+	return connect.NewResponse(out), nil
 }
 
 // below gives what is at and below a prefix, sorted, and the cursor of that state.

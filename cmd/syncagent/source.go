@@ -88,26 +88,18 @@ type failedReader struct{ err error }
 func (r failedReader) Read([]byte) (int, error) { return 0, r.err }
 
 func (s apiSource) Unknown(ctx context.Context, versions map[string]record.Version) (map[string]struct{}, error) {
-	unknown := map[string]struct{}{}
+	var asked []*apiv1.KnownRequest_Version
 	for path, v := range versions {
-		r, err := s.client.KV.History(ctx, connect.NewRequest(&apiv1.HistoryRequest{Path: path, Limit: 1}))
-		switch e := agent.ErrorOf(err); {
-		case e != nil && e.Code == agent.CodeDenied: // it went with the right to read it
-			continue
-		case e != nil && e.Code != agent.CodeNotFound:
-			return nil, err
-		}
-		var newest mirror.File // none
-		if err == nil && len(r.Msg.GetEntries()) > 0 {
-			if newest, err = fileOf(r.Msg.GetEntries()[0]); err != nil {
-				return nil, err
-			}
-		}
-		if newest.Version.Compare(v) < 0 {
-			unknown[path] = struct{}{}
+		asked = append(asked, &apiv1.KnownRequest_Version{Path: path, Version: v.String()})
+	}
+	answers, err := s.client.Known(ctx, asked)
+	unknown := map[string]struct{}{}
+	for i, a := range answers {
+		if !a.GetKnown() {
+			unknown[asked[i].GetPath()] = struct{}{}
 		}
 	}
-	return unknown, nil
+	return unknown, err
 }
 
 func (s apiSource) Watch(ctx context.Context, prefix, cursor string, fn func(mirror.Change) error) error {

@@ -915,6 +915,96 @@ func (x *HistoryResponse) GetMore() bool {
 	return false
 }
 
+type KnownRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1000.
+	Versions      []*KnownRequest_Version `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownRequest) Reset() {
+	*x = KnownRequest{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownRequest) ProtoMessage() {}
+
+func (x *KnownRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownRequest.ProtoReflect.Descriptor instead.
+func (*KnownRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *KnownRequest) GetVersions() []*KnownRequest_Version {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+type KnownResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the request.
+	Answers       []*KnownResponse_Answer `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownResponse) Reset() {
+	*x = KnownResponse{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownResponse) ProtoMessage() {}
+
+func (x *KnownResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownResponse.ProtoReflect.Descriptor instead.
+func (*KnownResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *KnownResponse) GetAnswers() []*KnownResponse_Answer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
 type WaitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One path of the write.
@@ -936,7 +1026,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1038,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[8]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1051,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{8}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WaitRequest) GetPath() string {
@@ -1029,7 +1119,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1131,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[9]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1144,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{9}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WaitResponse) GetDone() bool {
@@ -1110,7 +1200,7 @@ type HostProgress struct {
 
 func (x *HostProgress) Reset() {
 	*x = HostProgress{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1212,7 @@ func (x *HostProgress) String() string {
 func (*HostProgress) ProtoMessage() {}
 
 func (x *HostProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[10]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1225,7 @@ func (x *HostProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostProgress.ProtoReflect.Descriptor instead.
 func (*HostProgress) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{10}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HostProgress) GetName() string {
@@ -1220,7 +1310,7 @@ type RolloutRequest struct {
 
 func (x *RolloutRequest) Reset() {
 	*x = RolloutRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1322,7 @@ func (x *RolloutRequest) String() string {
 func (*RolloutRequest) ProtoMessage() {}
 
 func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[11]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1335,7 @@ func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
 func (*RolloutRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RolloutRequest) GetPath() string {
@@ -1277,7 +1367,7 @@ type RolloutResponse struct {
 
 func (x *RolloutResponse) Reset() {
 	*x = RolloutResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1379,7 @@ func (x *RolloutResponse) String() string {
 func (*RolloutResponse) ProtoMessage() {}
 
 func (x *RolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[12]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1392,7 @@ func (x *RolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutResponse.ProtoReflect.Descriptor instead.
 func (*RolloutResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RolloutResponse) GetPaths() int64 {
@@ -1346,7 +1436,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1448,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[13]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1461,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RestoreRequest) GetPath() string {
@@ -1405,7 +1495,7 @@ type ClockRequest struct {
 
 func (x *ClockRequest) Reset() {
 	*x = ClockRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1507,7 @@ func (x *ClockRequest) String() string {
 func (*ClockRequest) ProtoMessage() {}
 
 func (x *ClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[14]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1520,7 @@ func (x *ClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockRequest.ProtoReflect.Descriptor instead.
 func (*ClockRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClockRequest) GetPaths() []string {
@@ -1452,7 +1542,7 @@ type ClockResponse struct {
 
 func (x *ClockResponse) Reset() {
 	*x = ClockResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1554,7 @@ func (x *ClockResponse) String() string {
 func (*ClockResponse) ProtoMessage() {}
 
 func (x *ClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[15]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1567,7 @@ func (x *ClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockResponse.ProtoReflect.Descriptor instead.
 func (*ClockResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ClockResponse) GetHlc() string {
@@ -1506,7 +1596,7 @@ type RelayRequest struct {
 
 func (x *RelayRequest) Reset() {
 	*x = RelayRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1608,7 @@ func (x *RelayRequest) String() string {
 func (*RelayRequest) ProtoMessage() {}
 
 func (x *RelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[16]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1621,7 @@ func (x *RelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
 func (*RelayRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RelayRequest) GetWrite() []byte {
@@ -1559,7 +1649,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1661,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[17]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1674,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetRequest) GetPath() string {
@@ -1610,7 +1700,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1712,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[18]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1725,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetResponse) GetEntry() *Entry {
@@ -1659,7 +1749,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1761,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[19]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1774,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -1726,7 +1816,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1828,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[20]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1841,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListResponse) GetEntries() []*Entry {
@@ -1777,7 +1867,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +1879,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[21]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +1892,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CountRequest) GetPrefix() string {
@@ -1821,7 +1911,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +1923,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[22]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +1936,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CountResponse) GetCount() int64 {
@@ -1872,7 +1962,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +1974,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[23]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +1987,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchRequest) GetPrefixes() []string {
@@ -1938,7 +2028,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2040,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[24]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2053,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchResponse) GetEvents() []*Event {
@@ -1987,7 +2077,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2089,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[25]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2102,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Event) GetType() EventType {
@@ -2051,7 +2141,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2153,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[26]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2166,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
 }
 
 type StatusResponse struct {
@@ -2118,7 +2208,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2220,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[27]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2233,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusResponse) GetName() string {
@@ -2325,7 +2415,7 @@ type Index struct {
 
 func (x *Index) Reset() {
 	*x = Index{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +2427,7 @@ func (x *Index) String() string {
 func (*Index) ProtoMessage() {}
 
 func (x *Index) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[28]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2440,7 @@ func (x *Index) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Index.ProtoReflect.Descriptor instead.
 func (*Index) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Index) GetName() string {
@@ -2404,7 +2494,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2506,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[29]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2519,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Alarm) GetCode() string {
@@ -2494,7 +2584,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2596,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[30]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2609,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Peer) GetPeerId() string {
@@ -2629,7 +2719,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2731,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[31]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2744,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Mirror) GetPrefix() string {
@@ -2728,7 +2818,7 @@ type Trigger struct {
 
 func (x *Trigger) Reset() {
 	*x = Trigger{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +2830,7 @@ func (x *Trigger) String() string {
 func (*Trigger) ProtoMessage() {}
 
 func (x *Trigger) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[32]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +2843,7 @@ func (x *Trigger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trigger.ProtoReflect.Descriptor instead.
 func (*Trigger) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Trigger) GetPath() string {
@@ -2806,7 +2896,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2818,7 +2908,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[33]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2831,7 +2921,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
 }
 
 type PeersResponse struct {
@@ -2844,7 +2934,7 @@ type PeersResponse struct {
 
 func (x *PeersResponse) Reset() {
 	*x = PeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2856,7 +2946,7 @@ func (x *PeersResponse) String() string {
 func (*PeersResponse) ProtoMessage() {}
 
 func (x *PeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[34]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2869,7 +2959,7 @@ func (x *PeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersResponse.ProtoReflect.Descriptor instead.
 func (*PeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PeersResponse) GetPeers() []*Peer {
@@ -2894,7 +2984,7 @@ type PausePeersRequest struct {
 
 func (x *PausePeersRequest) Reset() {
 	*x = PausePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +2996,7 @@ func (x *PausePeersRequest) String() string {
 func (*PausePeersRequest) ProtoMessage() {}
 
 func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[35]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3009,7 @@ func (x *PausePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersRequest.ProtoReflect.Descriptor instead.
 func (*PausePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
 }
 
 type PausePeersResponse struct {
@@ -2930,7 +3020,7 @@ type PausePeersResponse struct {
 
 func (x *PausePeersResponse) Reset() {
 	*x = PausePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2942,7 +3032,7 @@ func (x *PausePeersResponse) String() string {
 func (*PausePeersResponse) ProtoMessage() {}
 
 func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[36]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3045,7 @@ func (x *PausePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PausePeersResponse.ProtoReflect.Descriptor instead.
 func (*PausePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
 }
 
 type ResumePeersRequest struct {
@@ -2966,7 +3056,7 @@ type ResumePeersRequest struct {
 
 func (x *ResumePeersRequest) Reset() {
 	*x = ResumePeersRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2978,7 +3068,7 @@ func (x *ResumePeersRequest) String() string {
 func (*ResumePeersRequest) ProtoMessage() {}
 
 func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[37]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2991,7 +3081,7 @@ func (x *ResumePeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersRequest.ProtoReflect.Descriptor instead.
 func (*ResumePeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
 }
 
 type ResumePeersResponse struct {
@@ -3002,7 +3092,7 @@ type ResumePeersResponse struct {
 
 func (x *ResumePeersResponse) Reset() {
 	*x = ResumePeersResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3104,7 @@ func (x *ResumePeersResponse) String() string {
 func (*ResumePeersResponse) ProtoMessage() {}
 
 func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[38]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3117,7 @@ func (x *ResumePeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePeersResponse.ProtoReflect.Descriptor instead.
 func (*ResumePeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
 }
 
 type ConfirmMirrorRequest struct {
@@ -3040,7 +3130,7 @@ type ConfirmMirrorRequest struct {
 
 func (x *ConfirmMirrorRequest) Reset() {
 	*x = ConfirmMirrorRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3142,7 @@ func (x *ConfirmMirrorRequest) String() string {
 func (*ConfirmMirrorRequest) ProtoMessage() {}
 
 func (x *ConfirmMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[39]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3155,7 @@ func (x *ConfirmMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmMirrorRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ConfirmMirrorRequest) GetName() string {
@@ -3085,7 +3175,7 @@ type ConfirmMirrorResponse struct {
 
 func (x *ConfirmMirrorResponse) Reset() {
 	*x = ConfirmMirrorResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3187,7 @@ func (x *ConfirmMirrorResponse) String() string {
 func (*ConfirmMirrorResponse) ProtoMessage() {}
 
 func (x *ConfirmMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[40]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3200,7 @@ func (x *ConfirmMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmMirrorResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ConfirmMirrorResponse) GetRemovals() int64 {
@@ -3128,7 +3218,7 @@ type IDRequest struct {
 
 func (x *IDRequest) Reset() {
 	*x = IDRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3230,7 @@ func (x *IDRequest) String() string {
 func (*IDRequest) ProtoMessage() {}
 
 func (x *IDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[41]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3243,7 @@ func (x *IDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDRequest.ProtoReflect.Descriptor instead.
 func (*IDRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
 }
 
 type IDResponse struct {
@@ -3168,7 +3258,7 @@ type IDResponse struct {
 
 func (x *IDResponse) Reset() {
 	*x = IDResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3180,7 +3270,7 @@ func (x *IDResponse) String() string {
 func (*IDResponse) ProtoMessage() {}
 
 func (x *IDResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[42]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3193,7 +3283,7 @@ func (x *IDResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDResponse.ProtoReflect.Descriptor instead.
 func (*IDResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *IDResponse) GetName() string {
@@ -3225,7 +3315,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3327,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[43]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3340,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
 }
 
 type ReloadResponse struct {
@@ -3265,7 +3355,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3277,7 +3367,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[44]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3290,7 +3380,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReloadResponse) GetApplied() []string {
@@ -3315,7 +3405,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3327,7 +3417,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[45]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3340,7 +3430,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
 }
 
 type ScrubResponse struct {
@@ -3351,7 +3441,7 @@ type ScrubResponse struct {
 
 func (x *ScrubResponse) Reset() {
 	*x = ScrubResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3453,7 @@ func (x *ScrubResponse) String() string {
 func (*ScrubResponse) ProtoMessage() {}
 
 func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[46]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3466,7 @@ func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubResponse.ProtoReflect.Descriptor instead.
 func (*ScrubResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
 }
 
 type ResetClockRequest struct {
@@ -3387,7 +3477,7 @@ type ResetClockRequest struct {
 
 func (x *ResetClockRequest) Reset() {
 	*x = ResetClockRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3399,7 +3489,7 @@ func (x *ResetClockRequest) String() string {
 func (*ResetClockRequest) ProtoMessage() {}
 
 func (x *ResetClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[47]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3412,7 +3502,7 @@ func (x *ResetClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetClockRequest.ProtoReflect.Descriptor instead.
 func (*ResetClockRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
 }
 
 type ResetClockResponse struct {
@@ -3425,7 +3515,7 @@ type ResetClockResponse struct {
 
 func (x *ResetClockResponse) Reset() {
 	*x = ResetClockResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +3527,7 @@ func (x *ResetClockResponse) String() string {
 func (*ResetClockResponse) ProtoMessage() {}
 
 func (x *ResetClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[48]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +3540,7 @@ func (x *ResetClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetClockResponse.ProtoReflect.Descriptor instead.
 func (*ResetClockResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ResetClockResponse) GetBackS() float64 {
@@ -3468,7 +3558,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +3570,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[49]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +3583,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
 }
 
 type BackupResponse struct {
@@ -3515,7 +3605,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +3617,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[50]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,7 +3630,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{50}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -3593,7 +3683,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +3695,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[51]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +3708,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{51}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
 }
 
 type ShowResponse struct {
@@ -3634,7 +3724,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +3736,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[52]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +3749,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{52}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ShowResponse) GetSigned() []byte {
@@ -3693,7 +3783,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3705,7 +3795,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[53]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3718,7 +3808,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{53}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ApplyRequest) GetSigned() []byte {
@@ -3739,7 +3829,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3751,7 +3841,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[54]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3764,7 +3854,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{54}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ApplyResponse) GetSerial() uint64 {
@@ -3789,7 +3879,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3801,7 +3891,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[55]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3814,7 +3904,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{55}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{57}
 }
 
 type LogResponse struct {
@@ -3826,7 +3916,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +3928,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[56]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +3941,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{56}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *LogResponse) GetTexts() []*PolicyText {
@@ -3880,7 +3970,7 @@ type PolicyText struct {
 
 func (x *PolicyText) Reset() {
 	*x = PolicyText{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3892,7 +3982,7 @@ func (x *PolicyText) String() string {
 func (*PolicyText) ProtoMessage() {}
 
 func (x *PolicyText) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[57]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3905,7 +3995,7 @@ func (x *PolicyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
 func (*PolicyText) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{57}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PolicyText) GetSigned() []byte {
@@ -3967,7 +4057,7 @@ type PreviewRequest struct {
 
 func (x *PreviewRequest) Reset() {
 	*x = PreviewRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3979,7 +4069,7 @@ func (x *PreviewRequest) String() string {
 func (*PreviewRequest) ProtoMessage() {}
 
 func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[58]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3992,7 +4082,7 @@ func (x *PreviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{58}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PreviewRequest) GetText() []byte {
@@ -4011,7 +4101,7 @@ type PreviewResponse struct {
 
 func (x *PreviewResponse) Reset() {
 	*x = PreviewResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4023,7 +4113,7 @@ func (x *PreviewResponse) String() string {
 func (*PreviewResponse) ProtoMessage() {}
 
 func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[59]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4036,7 +4126,7 @@ func (x *PreviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewResponse.ProtoReflect.Descriptor instead.
 func (*PreviewResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{59}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PreviewResponse) GetChanges() []*PathChange {
@@ -4062,7 +4152,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4164,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[60]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4087,7 +4177,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{60}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PathChange) GetPath() string {
@@ -4130,7 +4220,7 @@ type WrittenRequest struct {
 
 func (x *WrittenRequest) Reset() {
 	*x = WrittenRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +4232,7 @@ func (x *WrittenRequest) String() string {
 func (*WrittenRequest) ProtoMessage() {}
 
 func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[61]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +4245,7 @@ func (x *WrittenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRequest.ProtoReflect.Descriptor instead.
 func (*WrittenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{61}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *WrittenRequest) GetAuthor() string {
@@ -4181,7 +4271,7 @@ type WrittenResponse struct {
 
 func (x *WrittenResponse) Reset() {
 	*x = WrittenResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4193,7 +4283,7 @@ func (x *WrittenResponse) String() string {
 func (*WrittenResponse) ProtoMessage() {}
 
 func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[62]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4206,7 +4296,7 @@ func (x *WrittenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenResponse.ProtoReflect.Descriptor instead.
 func (*WrittenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{62}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *WrittenResponse) GetEntries() []*WrittenEntry {
@@ -4228,7 +4318,7 @@ type WrittenEntry struct {
 
 func (x *WrittenEntry) Reset() {
 	*x = WrittenEntry{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4240,7 +4330,7 @@ func (x *WrittenEntry) String() string {
 func (*WrittenEntry) ProtoMessage() {}
 
 func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[63]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4253,7 +4343,7 @@ func (x *WrittenEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenEntry.ProtoReflect.Descriptor instead.
 func (*WrittenEntry) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{63}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *WrittenEntry) GetEntry() *Entry {
@@ -4284,7 +4374,7 @@ type ErrorInfo struct {
 
 func (x *ErrorInfo) Reset() {
 	*x = ErrorInfo{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4296,7 +4386,7 @@ func (x *ErrorInfo) String() string {
 func (*ErrorInfo) ProtoMessage() {}
 
 func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[64]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4309,7 +4399,7 @@ func (x *ErrorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorInfo.ProtoReflect.Descriptor instead.
 func (*ErrorInfo) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{64}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ErrorInfo) GetCode() string {
@@ -4344,7 +4434,7 @@ type CompareRequest struct {
 
 func (x *CompareRequest) Reset() {
 	*x = CompareRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4356,7 +4446,7 @@ func (x *CompareRequest) String() string {
 func (*CompareRequest) ProtoMessage() {}
 
 func (x *CompareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[65]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4369,7 +4459,7 @@ func (x *CompareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
 func (*CompareRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{65}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CompareRequest) GetPeerId() string {
@@ -4407,7 +4497,7 @@ type CompareResponse struct {
 
 func (x *CompareResponse) Reset() {
 	*x = CompareResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4419,7 +4509,7 @@ func (x *CompareResponse) String() string {
 func (*CompareResponse) ProtoMessage() {}
 
 func (x *CompareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[66]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4432,7 +4522,7 @@ func (x *CompareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareResponse.ProtoReflect.Descriptor instead.
 func (*CompareResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{66}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CompareResponse) GetSameBlocks() bool {
@@ -4505,7 +4595,7 @@ type PathDifference struct {
 
 func (x *PathDifference) Reset() {
 	*x = PathDifference{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4517,7 +4607,7 @@ func (x *PathDifference) String() string {
 func (*PathDifference) ProtoMessage() {}
 
 func (x *PathDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[67]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4530,7 +4620,7 @@ func (x *PathDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathDifference.ProtoReflect.Descriptor instead.
 func (*PathDifference) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{67}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *PathDifference) GetPath() string {
@@ -4583,7 +4673,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4595,7 +4685,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[68]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4608,7 +4698,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{68}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UploadRequest) GetPut() *PutRequest {
@@ -4643,7 +4733,7 @@ type DownloadRequest struct {
 
 func (x *DownloadRequest) Reset() {
 	*x = DownloadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4655,7 +4745,7 @@ func (x *DownloadRequest) String() string {
 func (*DownloadRequest) ProtoMessage() {}
 
 func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[69]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4668,7 +4758,7 @@ func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadRequest.ProtoReflect.Descriptor instead.
 func (*DownloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{69}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DownloadRequest) GetPath() string {
@@ -4697,7 +4787,7 @@ type DownloadResponse struct {
 
 func (x *DownloadResponse) Reset() {
 	*x = DownloadResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[70]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4709,7 +4799,7 @@ func (x *DownloadResponse) String() string {
 func (*DownloadResponse) ProtoMessage() {}
 
 func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[70]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4722,7 +4812,7 @@ func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadResponse.ProtoReflect.Descriptor instead.
 func (*DownloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{70}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DownloadResponse) GetEntry() *Entry {
@@ -4735,6 +4825,112 @@ func (x *DownloadResponse) GetEntry() *Entry {
 func (x *DownloadResponse) GetData() []byte {
 	if x != nil {
 		return x.Data
+	}
+	return nil
+}
+
+type KnownRequest_Version struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownRequest_Version) Reset() {
+	*x = KnownRequest_Version{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownRequest_Version) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownRequest_Version) ProtoMessage() {}
+
+func (x *KnownRequest_Version) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownRequest_Version.ProtoReflect.Descriptor instead.
+func (*KnownRequest_Version) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{8, 0}
+}
+
+func (x *KnownRequest_Version) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *KnownRequest_Version) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type KnownResponse_Answer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version, or a later one of the path, is here and ready; or the path is not for the caller.
+	Known bool `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
+	// The delete that the path shows, if it shows one.
+	Deleted       *Entry `protobuf:"bytes,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownResponse_Answer) Reset() {
+	*x = KnownResponse_Answer{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownResponse_Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownResponse_Answer) ProtoMessage() {}
+
+func (x *KnownResponse_Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownResponse_Answer.ProtoReflect.Descriptor instead.
+func (*KnownResponse_Answer) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{9, 0}
+}
+
+func (x *KnownResponse_Answer) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *KnownResponse_Answer) GetDeleted() *Entry {
+	if x != nil {
+		return x.Deleted
 	}
 	return nil
 }
@@ -4795,7 +4991,17 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x06values\x18\x04 \x01(\bR\x06values\"T\n" +
 	"\x0fHistoryResponse\x12-\n" +
 	"\aentries\x18\x01 \x03(\v2\x13.syncagent.v1.EntryR\aentries\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\xdf\x01\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\x87\x01\n" +
+	"\fKnownRequest\x12>\n" +
+	"\bversions\x18\x01 \x03(\v2\".syncagent.v1.KnownRequest.VersionR\bversions\x1a7\n" +
+	"\aVersion\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\x9c\x01\n" +
+	"\rKnownResponse\x12<\n" +
+	"\aanswers\x18\x01 \x03(\v2\".syncagent.v1.KnownResponse.AnswerR\aanswers\x1aM\n" +
+	"\x06Answer\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12-\n" +
+	"\adeleted\x18\x02 \x01(\v2\x13.syncagent.v1.EntryR\adeleted\"\xdf\x01\n" +
 	"\vWaitRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -5088,7 +5294,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x1dDIFFERENCE_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dDIFFERENCE_REASON_NOT_ARRIVED\x10\x01\x12\x1f\n" +
 	"\x1bDIFFERENCE_REASON_NOT_SHOWN\x10\x02\x12\x1c\n" +
-	"\x18DIFFERENCE_REASON_PASSED\x10\x032\xf7\a\n" +
+	"\x18DIFFERENCE_REASON_PASSED\x10\x032\xb9\b\n" +
 	"\x02KV\x12<\n" +
 	"\x03Put\x12\x18.syncagent.v1.PutRequest\x1a\x1b.syncagent.v1.WriteResponse\x12:\n" +
 	"\x03Get\x12\x18.syncagent.v1.GetRequest\x1a\x19.syncagent.v1.GetResponse\x12?\n" +
@@ -5104,7 +5310,8 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x05Relay\x12\x1a.syncagent.v1.RelayRequest\x1a\x1b.syncagent.v1.WriteResponse\x12D\n" +
 	"\x06Upload\x12\x1b.syncagent.v1.UploadRequest\x1a\x1b.syncagent.v1.WriteResponse(\x01\x12K\n" +
 	"\bDownload\x12\x1d.syncagent.v1.DownloadRequest\x1a\x1e.syncagent.v1.DownloadResponse0\x01\x12F\n" +
-	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse2\xad\x06\n" +
+	"\aRollout\x12\x1c.syncagent.v1.RolloutRequest\x1a\x1d.syncagent.v1.RolloutResponse\x12@\n" +
+	"\x05Known\x12\x1a.syncagent.v1.KnownRequest\x1a\x1b.syncagent.v1.KnownResponse2\xad\x06\n" +
 	"\x05Agent\x12C\n" +
 	"\x06Status\x12\x1b.syncagent.v1.StatusRequest\x1a\x1c.syncagent.v1.StatusResponse\x12@\n" +
 	"\x05Peers\x12\x1a.syncagent.v1.PeersRequest\x1a\x1b.syncagent.v1.PeersResponse\x12O\n" +
@@ -5139,7 +5346,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(Stage)(0),                    // 0: syncagent.v1.Stage
 	(EventType)(0),                // 1: syncagent.v1.EventType
@@ -5153,179 +5360,188 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*WriteResponse)(nil),         // 9: syncagent.v1.WriteResponse
 	(*HistoryRequest)(nil),        // 10: syncagent.v1.HistoryRequest
 	(*HistoryResponse)(nil),       // 11: syncagent.v1.HistoryResponse
-	(*WaitRequest)(nil),           // 12: syncagent.v1.WaitRequest
-	(*WaitResponse)(nil),          // 13: syncagent.v1.WaitResponse
-	(*HostProgress)(nil),          // 14: syncagent.v1.HostProgress
-	(*RolloutRequest)(nil),        // 15: syncagent.v1.RolloutRequest
-	(*RolloutResponse)(nil),       // 16: syncagent.v1.RolloutResponse
-	(*RestoreRequest)(nil),        // 17: syncagent.v1.RestoreRequest
-	(*ClockRequest)(nil),          // 18: syncagent.v1.ClockRequest
-	(*ClockResponse)(nil),         // 19: syncagent.v1.ClockResponse
-	(*RelayRequest)(nil),          // 20: syncagent.v1.RelayRequest
-	(*GetRequest)(nil),            // 21: syncagent.v1.GetRequest
-	(*GetResponse)(nil),           // 22: syncagent.v1.GetResponse
-	(*ListRequest)(nil),           // 23: syncagent.v1.ListRequest
-	(*ListResponse)(nil),          // 24: syncagent.v1.ListResponse
-	(*CountRequest)(nil),          // 25: syncagent.v1.CountRequest
-	(*CountResponse)(nil),         // 26: syncagent.v1.CountResponse
-	(*WatchRequest)(nil),          // 27: syncagent.v1.WatchRequest
-	(*WatchResponse)(nil),         // 28: syncagent.v1.WatchResponse
-	(*Event)(nil),                 // 29: syncagent.v1.Event
-	(*StatusRequest)(nil),         // 30: syncagent.v1.StatusRequest
-	(*StatusResponse)(nil),        // 31: syncagent.v1.StatusResponse
-	(*Index)(nil),                 // 32: syncagent.v1.Index
-	(*Alarm)(nil),                 // 33: syncagent.v1.Alarm
-	(*Peer)(nil),                  // 34: syncagent.v1.Peer
-	(*Mirror)(nil),                // 35: syncagent.v1.Mirror
-	(*Trigger)(nil),               // 36: syncagent.v1.Trigger
-	(*PeersRequest)(nil),          // 37: syncagent.v1.PeersRequest
-	(*PeersResponse)(nil),         // 38: syncagent.v1.PeersResponse
-	(*PausePeersRequest)(nil),     // 39: syncagent.v1.PausePeersRequest
-	(*PausePeersResponse)(nil),    // 40: syncagent.v1.PausePeersResponse
-	(*ResumePeersRequest)(nil),    // 41: syncagent.v1.ResumePeersRequest
-	(*ResumePeersResponse)(nil),   // 42: syncagent.v1.ResumePeersResponse
-	(*ConfirmMirrorRequest)(nil),  // 43: syncagent.v1.ConfirmMirrorRequest
-	(*ConfirmMirrorResponse)(nil), // 44: syncagent.v1.ConfirmMirrorResponse
-	(*IDRequest)(nil),             // 45: syncagent.v1.IDRequest
-	(*IDResponse)(nil),            // 46: syncagent.v1.IDResponse
-	(*ReloadRequest)(nil),         // 47: syncagent.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 48: syncagent.v1.ReloadResponse
-	(*ScrubRequest)(nil),          // 49: syncagent.v1.ScrubRequest
-	(*ScrubResponse)(nil),         // 50: syncagent.v1.ScrubResponse
-	(*ResetClockRequest)(nil),     // 51: syncagent.v1.ResetClockRequest
-	(*ResetClockResponse)(nil),    // 52: syncagent.v1.ResetClockResponse
-	(*BackupRequest)(nil),         // 53: syncagent.v1.BackupRequest
-	(*BackupResponse)(nil),        // 54: syncagent.v1.BackupResponse
-	(*ShowRequest)(nil),           // 55: syncagent.v1.ShowRequest
-	(*ShowResponse)(nil),          // 56: syncagent.v1.ShowResponse
-	(*ApplyRequest)(nil),          // 57: syncagent.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 58: syncagent.v1.ApplyResponse
-	(*LogRequest)(nil),            // 59: syncagent.v1.LogRequest
-	(*LogResponse)(nil),           // 60: syncagent.v1.LogResponse
-	(*PolicyText)(nil),            // 61: syncagent.v1.PolicyText
-	(*PreviewRequest)(nil),        // 62: syncagent.v1.PreviewRequest
-	(*PreviewResponse)(nil),       // 63: syncagent.v1.PreviewResponse
-	(*PathChange)(nil),            // 64: syncagent.v1.PathChange
-	(*WrittenRequest)(nil),        // 65: syncagent.v1.WrittenRequest
-	(*WrittenResponse)(nil),       // 66: syncagent.v1.WrittenResponse
-	(*WrittenEntry)(nil),          // 67: syncagent.v1.WrittenEntry
-	(*ErrorInfo)(nil),             // 68: syncagent.v1.ErrorInfo
-	(*CompareRequest)(nil),        // 69: syncagent.v1.CompareRequest
-	(*CompareResponse)(nil),       // 70: syncagent.v1.CompareResponse
-	(*PathDifference)(nil),        // 71: syncagent.v1.PathDifference
-	(*UploadRequest)(nil),         // 72: syncagent.v1.UploadRequest
-	(*DownloadRequest)(nil),       // 73: syncagent.v1.DownloadRequest
-	(*DownloadResponse)(nil),      // 74: syncagent.v1.DownloadResponse
-	(*timestamppb.Timestamp)(nil), // 75: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 76: google.protobuf.Duration
+	(*KnownRequest)(nil),          // 12: syncagent.v1.KnownRequest
+	(*KnownResponse)(nil),         // 13: syncagent.v1.KnownResponse
+	(*WaitRequest)(nil),           // 14: syncagent.v1.WaitRequest
+	(*WaitResponse)(nil),          // 15: syncagent.v1.WaitResponse
+	(*HostProgress)(nil),          // 16: syncagent.v1.HostProgress
+	(*RolloutRequest)(nil),        // 17: syncagent.v1.RolloutRequest
+	(*RolloutResponse)(nil),       // 18: syncagent.v1.RolloutResponse
+	(*RestoreRequest)(nil),        // 19: syncagent.v1.RestoreRequest
+	(*ClockRequest)(nil),          // 20: syncagent.v1.ClockRequest
+	(*ClockResponse)(nil),         // 21: syncagent.v1.ClockResponse
+	(*RelayRequest)(nil),          // 22: syncagent.v1.RelayRequest
+	(*GetRequest)(nil),            // 23: syncagent.v1.GetRequest
+	(*GetResponse)(nil),           // 24: syncagent.v1.GetResponse
+	(*ListRequest)(nil),           // 25: syncagent.v1.ListRequest
+	(*ListResponse)(nil),          // 26: syncagent.v1.ListResponse
+	(*CountRequest)(nil),          // 27: syncagent.v1.CountRequest
+	(*CountResponse)(nil),         // 28: syncagent.v1.CountResponse
+	(*WatchRequest)(nil),          // 29: syncagent.v1.WatchRequest
+	(*WatchResponse)(nil),         // 30: syncagent.v1.WatchResponse
+	(*Event)(nil),                 // 31: syncagent.v1.Event
+	(*StatusRequest)(nil),         // 32: syncagent.v1.StatusRequest
+	(*StatusResponse)(nil),        // 33: syncagent.v1.StatusResponse
+	(*Index)(nil),                 // 34: syncagent.v1.Index
+	(*Alarm)(nil),                 // 35: syncagent.v1.Alarm
+	(*Peer)(nil),                  // 36: syncagent.v1.Peer
+	(*Mirror)(nil),                // 37: syncagent.v1.Mirror
+	(*Trigger)(nil),               // 38: syncagent.v1.Trigger
+	(*PeersRequest)(nil),          // 39: syncagent.v1.PeersRequest
+	(*PeersResponse)(nil),         // 40: syncagent.v1.PeersResponse
+	(*PausePeersRequest)(nil),     // 41: syncagent.v1.PausePeersRequest
+	(*PausePeersResponse)(nil),    // 42: syncagent.v1.PausePeersResponse
+	(*ResumePeersRequest)(nil),    // 43: syncagent.v1.ResumePeersRequest
+	(*ResumePeersResponse)(nil),   // 44: syncagent.v1.ResumePeersResponse
+	(*ConfirmMirrorRequest)(nil),  // 45: syncagent.v1.ConfirmMirrorRequest
+	(*ConfirmMirrorResponse)(nil), // 46: syncagent.v1.ConfirmMirrorResponse
+	(*IDRequest)(nil),             // 47: syncagent.v1.IDRequest
+	(*IDResponse)(nil),            // 48: syncagent.v1.IDResponse
+	(*ReloadRequest)(nil),         // 49: syncagent.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 50: syncagent.v1.ReloadResponse
+	(*ScrubRequest)(nil),          // 51: syncagent.v1.ScrubRequest
+	(*ScrubResponse)(nil),         // 52: syncagent.v1.ScrubResponse
+	(*ResetClockRequest)(nil),     // 53: syncagent.v1.ResetClockRequest
+	(*ResetClockResponse)(nil),    // 54: syncagent.v1.ResetClockResponse
+	(*BackupRequest)(nil),         // 55: syncagent.v1.BackupRequest
+	(*BackupResponse)(nil),        // 56: syncagent.v1.BackupResponse
+	(*ShowRequest)(nil),           // 57: syncagent.v1.ShowRequest
+	(*ShowResponse)(nil),          // 58: syncagent.v1.ShowResponse
+	(*ApplyRequest)(nil),          // 59: syncagent.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 60: syncagent.v1.ApplyResponse
+	(*LogRequest)(nil),            // 61: syncagent.v1.LogRequest
+	(*LogResponse)(nil),           // 62: syncagent.v1.LogResponse
+	(*PolicyText)(nil),            // 63: syncagent.v1.PolicyText
+	(*PreviewRequest)(nil),        // 64: syncagent.v1.PreviewRequest
+	(*PreviewResponse)(nil),       // 65: syncagent.v1.PreviewResponse
+	(*PathChange)(nil),            // 66: syncagent.v1.PathChange
+	(*WrittenRequest)(nil),        // 67: syncagent.v1.WrittenRequest
+	(*WrittenResponse)(nil),       // 68: syncagent.v1.WrittenResponse
+	(*WrittenEntry)(nil),          // 69: syncagent.v1.WrittenEntry
+	(*ErrorInfo)(nil),             // 70: syncagent.v1.ErrorInfo
+	(*CompareRequest)(nil),        // 71: syncagent.v1.CompareRequest
+	(*CompareResponse)(nil),       // 72: syncagent.v1.CompareResponse
+	(*PathDifference)(nil),        // 73: syncagent.v1.PathDifference
+	(*UploadRequest)(nil),         // 74: syncagent.v1.UploadRequest
+	(*DownloadRequest)(nil),       // 75: syncagent.v1.DownloadRequest
+	(*DownloadResponse)(nil),      // 76: syncagent.v1.DownloadResponse
+	(*KnownRequest_Version)(nil),  // 77: syncagent.v1.KnownRequest.Version
+	(*KnownResponse_Answer)(nil),  // 78: syncagent.v1.KnownResponse.Answer
+	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 80: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	75, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	75, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	76, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	79, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	79, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	80, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	5,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	6,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	7,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
 	4,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
-	76, // 7: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
-	0,  // 8: syncagent.v1.WaitRequest.stage:type_name -> syncagent.v1.Stage
-	14, // 9: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
-	0,  // 10: syncagent.v1.HostProgress.stage:type_name -> syncagent.v1.Stage
-	76, // 11: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
-	14, // 12: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
-	4,  // 13: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
-	4,  // 14: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
-	29, // 15: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
-	1,  // 16: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
-	4,  // 17: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
-	33, // 18: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
-	34, // 19: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
-	35, // 20: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
-	36, // 21: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
-	32, // 22: syncagent.v1.StatusResponse.indexes:type_name -> syncagent.v1.Index
-	75, // 23: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	34, // 24: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
-	61, // 25: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	75, // 26: syncagent.v1.PolicyText.taken:type_name -> google.protobuf.Timestamp
-	64, // 27: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
-	4,  // 28: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
-	4,  // 29: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	75, // 30: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
-	67, // 31: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
-	4,  // 32: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
-	71, // 33: syncagent.v1.CompareResponse.paths:type_name -> syncagent.v1.PathDifference
-	2,  // 34: syncagent.v1.PathDifference.kind:type_name -> syncagent.v1.DifferenceKind
-	3,  // 35: syncagent.v1.PathDifference.reason:type_name -> syncagent.v1.DifferenceReason
-	5,  // 36: syncagent.v1.UploadRequest.put:type_name -> syncagent.v1.PutRequest
-	20, // 37: syncagent.v1.UploadRequest.relay:type_name -> syncagent.v1.RelayRequest
-	4,  // 38: syncagent.v1.DownloadResponse.entry:type_name -> syncagent.v1.Entry
-	5,  // 39: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	21, // 40: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	23, // 41: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	25, // 42: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	6,  // 43: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	8,  // 44: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	27, // 45: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	10, // 46: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
-	12, // 47: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
-	17, // 48: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
-	18, // 49: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
-	20, // 50: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
-	72, // 51: syncagent.v1.KV.Upload:input_type -> syncagent.v1.UploadRequest
-	73, // 52: syncagent.v1.KV.Download:input_type -> syncagent.v1.DownloadRequest
-	15, // 53: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
-	30, // 54: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	37, // 55: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	39, // 56: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	41, // 57: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	45, // 58: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	47, // 59: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
-	43, // 60: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	69, // 61: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
-	49, // 62: syncagent.v1.Agent.Scrub:input_type -> syncagent.v1.ScrubRequest
-	51, // 63: syncagent.v1.Agent.ResetClock:input_type -> syncagent.v1.ResetClockRequest
-	53, // 64: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
-	55, // 65: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	57, // 66: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	59, // 67: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	62, // 68: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	65, // 69: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	9,  // 70: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	22, // 71: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	24, // 72: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	26, // 73: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	9,  // 74: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	9,  // 75: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	28, // 76: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	11, // 77: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	13, // 78: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
-	9,  // 79: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	19, // 80: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	9,  // 81: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	9,  // 82: syncagent.v1.KV.Upload:output_type -> syncagent.v1.WriteResponse
-	74, // 83: syncagent.v1.KV.Download:output_type -> syncagent.v1.DownloadResponse
-	16, // 84: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
-	31, // 85: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	38, // 86: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	40, // 87: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	42, // 88: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	46, // 89: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	48, // 90: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
-	44, // 91: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	70, // 92: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
-	50, // 93: syncagent.v1.Agent.Scrub:output_type -> syncagent.v1.ScrubResponse
-	52, // 94: syncagent.v1.Agent.ResetClock:output_type -> syncagent.v1.ResetClockResponse
-	54, // 95: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
-	56, // 96: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	58, // 97: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	60, // 98: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	63, // 99: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	66, // 100: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	70, // [70:101] is the sub-list for method output_type
-	39, // [39:70] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	77, // 7: syncagent.v1.KnownRequest.versions:type_name -> syncagent.v1.KnownRequest.Version
+	78, // 8: syncagent.v1.KnownResponse.answers:type_name -> syncagent.v1.KnownResponse.Answer
+	80, // 9: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	0,  // 10: syncagent.v1.WaitRequest.stage:type_name -> syncagent.v1.Stage
+	16, // 11: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
+	0,  // 12: syncagent.v1.HostProgress.stage:type_name -> syncagent.v1.Stage
+	80, // 13: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
+	16, // 14: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
+	4,  // 15: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
+	4,  // 16: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
+	31, // 17: syncagent.v1.WatchResponse.events:type_name -> syncagent.v1.Event
+	1,  // 18: syncagent.v1.Event.type:type_name -> syncagent.v1.EventType
+	4,  // 19: syncagent.v1.Event.entry:type_name -> syncagent.v1.Entry
+	35, // 20: syncagent.v1.StatusResponse.alarms:type_name -> syncagent.v1.Alarm
+	36, // 21: syncagent.v1.StatusResponse.peers:type_name -> syncagent.v1.Peer
+	37, // 22: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
+	38, // 23: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
+	34, // 24: syncagent.v1.StatusResponse.indexes:type_name -> syncagent.v1.Index
+	79, // 25: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	36, // 26: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
+	63, // 27: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
+	79, // 28: syncagent.v1.PolicyText.taken:type_name -> google.protobuf.Timestamp
+	66, // 29: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
+	4,  // 30: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
+	4,  // 31: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
+	79, // 32: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	69, // 33: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
+	4,  // 34: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
+	73, // 35: syncagent.v1.CompareResponse.paths:type_name -> syncagent.v1.PathDifference
+	2,  // 36: syncagent.v1.PathDifference.kind:type_name -> syncagent.v1.DifferenceKind
+	3,  // 37: syncagent.v1.PathDifference.reason:type_name -> syncagent.v1.DifferenceReason
+	5,  // 38: syncagent.v1.UploadRequest.put:type_name -> syncagent.v1.PutRequest
+	22, // 39: syncagent.v1.UploadRequest.relay:type_name -> syncagent.v1.RelayRequest
+	4,  // 40: syncagent.v1.DownloadResponse.entry:type_name -> syncagent.v1.Entry
+	4,  // 41: syncagent.v1.KnownResponse.Answer.deleted:type_name -> syncagent.v1.Entry
+	5,  // 42: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	23, // 43: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	25, // 44: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	27, // 45: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	6,  // 46: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	8,  // 47: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	29, // 48: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	10, // 49: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	14, // 50: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
+	19, // 51: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	20, // 52: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
+	22, // 53: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
+	74, // 54: syncagent.v1.KV.Upload:input_type -> syncagent.v1.UploadRequest
+	75, // 55: syncagent.v1.KV.Download:input_type -> syncagent.v1.DownloadRequest
+	17, // 56: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
+	12, // 57: syncagent.v1.KV.Known:input_type -> syncagent.v1.KnownRequest
+	32, // 58: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	39, // 59: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	41, // 60: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	43, // 61: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	47, // 62: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	49, // 63: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
+	45, // 64: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	71, // 65: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
+	51, // 66: syncagent.v1.Agent.Scrub:input_type -> syncagent.v1.ScrubRequest
+	53, // 67: syncagent.v1.Agent.ResetClock:input_type -> syncagent.v1.ResetClockRequest
+	55, // 68: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
+	57, // 69: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	59, // 70: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	61, // 71: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	64, // 72: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	67, // 73: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	9,  // 74: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	24, // 75: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	26, // 76: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	28, // 77: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	9,  // 78: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	9,  // 79: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	30, // 80: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	11, // 81: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	15, // 82: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
+	9,  // 83: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	21, // 84: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	9,  // 85: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	9,  // 86: syncagent.v1.KV.Upload:output_type -> syncagent.v1.WriteResponse
+	76, // 87: syncagent.v1.KV.Download:output_type -> syncagent.v1.DownloadResponse
+	18, // 88: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
+	13, // 89: syncagent.v1.KV.Known:output_type -> syncagent.v1.KnownResponse
+	33, // 90: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	40, // 91: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	42, // 92: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	44, // 93: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	48, // 94: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	50, // 95: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	46, // 96: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	72, // 97: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
+	52, // 98: syncagent.v1.Agent.Scrub:output_type -> syncagent.v1.ScrubResponse
+	54, // 99: syncagent.v1.Agent.ResetClock:output_type -> syncagent.v1.ResetClockResponse
+	56, // 100: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
+	58, // 101: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	60, // 102: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	62, // 103: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	65, // 104: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	68, // 105: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	74, // [74:106] is the sub-list for method output_type
+	42, // [42:74] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -5342,15 +5558,15 @@ func file_agent_api_v1_syncagent_proto_init() {
 		(*Op_Put)(nil),
 		(*Op_Delete)(nil),
 	}
-	file_agent_api_v1_syncagent_proto_msgTypes[30].OneofWrappers = []any{}
 	file_agent_api_v1_syncagent_proto_msgTypes[32].OneofWrappers = []any{}
+	file_agent_api_v1_syncagent_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   71,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

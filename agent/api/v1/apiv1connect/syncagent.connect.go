@@ -72,6 +72,8 @@ const (
 	KVDownloadProcedure = "/syncagent.v1.KV/Download"
 	// KVRolloutProcedure is the fully-qualified name of the KV's Rollout RPC.
 	KVRolloutProcedure = "/syncagent.v1.KV/Rollout"
+	// KVKnownProcedure is the fully-qualified name of the KV's Known RPC.
+	KVKnownProcedure = "/syncagent.v1.KV/Known"
 	// AgentStatusProcedure is the fully-qualified name of the Agent's Status RPC.
 	AgentStatusProcedure = "/syncagent.v1.Agent/Status"
 	// AgentPeersProcedure is the fully-qualified name of the Agent's Peers RPC.
@@ -143,6 +145,9 @@ type KVClient interface {
 	Download(context.Context, *connect.Request[v1.DownloadRequest]) (*connect.ServerStreamForClient[v1.DownloadResponse], error)
 	// Rollout tells how far every agent is with what this one shows at and below a path.
 	Rollout(context.Context, *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error)
+	// Known tells whether this agent has heard of versions. What it does not show of those that it has not heard of may only
+	// be late.
+	Known(context.Context, *connect.Request[v1.KnownRequest]) (*connect.Response[v1.KnownResponse], error)
 }
 
 // NewKVClient constructs a client for the syncagent.v1.KV service. By default, it uses the Connect
@@ -246,6 +251,12 @@ func NewKVClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.
 			connect.WithSchema(kVMethods.ByName("Rollout")),
 			connect.WithClientOptions(opts...),
 		),
+		known: connect.NewClient[v1.KnownRequest, v1.KnownResponse](
+			httpClient,
+			baseURL+KVKnownProcedure,
+			connect.WithSchema(kVMethods.ByName("Known")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -266,6 +277,7 @@ type kVClient struct {
 	upload   *connect.Client[v1.UploadRequest, v1.WriteResponse]
 	download *connect.Client[v1.DownloadRequest, v1.DownloadResponse]
 	rollout  *connect.Client[v1.RolloutRequest, v1.RolloutResponse]
+	known    *connect.Client[v1.KnownRequest, v1.KnownResponse]
 }
 
 // Put calls syncagent.v1.KV.Put.
@@ -343,6 +355,11 @@ func (c *kVClient) Rollout(ctx context.Context, req *connect.Request[v1.RolloutR
 	return c.rollout.CallUnary(ctx, req)
 }
 
+// Known calls syncagent.v1.KV.Known.
+func (c *kVClient) Known(ctx context.Context, req *connect.Request[v1.KnownRequest]) (*connect.Response[v1.KnownResponse], error) {
+	return c.known.CallUnary(ctx, req)
+}
+
 // KVHandler is an implementation of the syncagent.v1.KV service.
 type KVHandler interface {
 	// Put writes one path. When it returns, the write is durable on this agent.
@@ -380,6 +397,9 @@ type KVHandler interface {
 	Download(context.Context, *connect.Request[v1.DownloadRequest], *connect.ServerStream[v1.DownloadResponse]) error
 	// Rollout tells how far every agent is with what this one shows at and below a path.
 	Rollout(context.Context, *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error)
+	// Known tells whether this agent has heard of versions. What it does not show of those that it has not heard of may only
+	// be late.
+	Known(context.Context, *connect.Request[v1.KnownRequest]) (*connect.Response[v1.KnownResponse], error)
 }
 
 // NewKVHandler builds an HTTP handler from the service implementation. It returns the path on which
@@ -479,6 +499,12 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 		connect.WithSchema(kVMethods.ByName("Rollout")),
 		connect.WithHandlerOptions(opts...),
 	)
+	kVKnownHandler := connect.NewUnaryHandler(
+		KVKnownProcedure,
+		svc.Known,
+		connect.WithSchema(kVMethods.ByName("Known")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/syncagent.v1.KV/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case KVPutProcedure:
@@ -511,6 +537,8 @@ func NewKVHandler(svc KVHandler, opts ...connect.HandlerOption) (string, http.Ha
 			kVDownloadHandler.ServeHTTP(w, r)
 		case KVRolloutProcedure:
 			kVRolloutHandler.ServeHTTP(w, r)
+		case KVKnownProcedure:
+			kVKnownHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -578,6 +606,10 @@ func (UnimplementedKVHandler) Download(context.Context, *connect.Request[v1.Down
 
 func (UnimplementedKVHandler) Rollout(context.Context, *connect.Request[v1.RolloutRequest]) (*connect.Response[v1.RolloutResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Rollout is not implemented"))
+}
+
+func (UnimplementedKVHandler) Known(context.Context, *connect.Request[v1.KnownRequest]) (*connect.Response[v1.KnownResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("syncagent.v1.KV.Known is not implemented"))
 }
 
 // AgentClient is a client for the syncagent.v1.Agent service.
