@@ -41,6 +41,24 @@ func TestG10_ManySiblingBlocksAreMerged(t *testing.T) {
 	}
 }
 
+func TestG6_ForgedAmongOthers(t *testing.T) {
+	n, a, b, _ := three(t, 1)
+	var parcels []record.Parcel
+	forged := 0
+	for i := range 300 {
+		raw := n.forge(testKey(fmt.Sprint("stranger", i)), 1, 1, record.Digest{}, 2, []record.Digest{n.genesisDigest()})
+		if i > 100 && i%7 == 0 { // groups without one, and with several
+			raw[len(raw)-1] ^= 1
+			forged++
+		}
+		parcels = append(parcels, record.Parcel{Block: raw})
+	}
+	res, err := a.Ingest(context.Background(), b.self, parcels)
+	if err != nil || res.Invalid == nil || res.New != len(parcels)-forged {
+		t.Fatalf("%d of %d are forged: %+v, %v", forged, len(parcels), res, err)
+	}
+}
+
 func TestG10_BlockRuleHoldsAtTheDoor(t *testing.T) {
 	n, a, _, _ := three(t, 1)
 	genesis := []record.Digest{n.genesisDigest()}

@@ -53,6 +53,7 @@ func (s *Store) check(from record.PublicKey, parcels []record.Parcel) (checked [
 			return nil, 0, nil, err
 		}
 	}
+	s.verifyTogether(parsed)
 	checked, unsigned := onAllCores(parsed, s.verify)
 	return checked, delayed, cmp.Or(malformed, unsigned), nil
 }
@@ -62,10 +63,17 @@ func (s *Store) check(from record.PublicKey, parcels []record.Parcel) (checked [
 func onAllCores[T any](in []T, fn func(T) (*parcel, error)) ([]*parcel, error) {
 	out := make([]*parcel, len(in))
 	errs := make([]error, len(in))
-	workers := min(runtime.GOMAXPROCS(0), len(in))
+	shared(len(in), func(i int) { out[i], errs[i] = fn(in[i]) })
+	out = slices.DeleteFunc(out, func(p *parcel) bool { return p == nil })
+	return out, cmp.Or(errs...)
+}
+
+// shared calls fn for 0 to n-1, on all cores.
+func shared(n int, fn func(i int)) {
+	workers := min(runtime.GOMAXPROCS(0), n)
 	share := func(w int) {
-		for i := w; i < len(in); i += workers {
-			out[i], errs[i] = fn(in[i])
+		for i := w; i < n; i += workers {
+			fn(i)
 			runtime.Gosched() // who puts meanwhile does not wait for all of them
 		}
 	}
@@ -75,13 +83,41 @@ func onAllCores[T any](in []T, fn func(T) (*parcel, error)) ([]*parcel, error) {
 	}
 	share(0)
 	wg.Wait()
-	out = slices.DeleteFunc(out, func(p *parcel) bool { return p == nil })
-	return out, cmp.Or(errs...)
 }
 
-// verify checks the signatures of a block that is not held.
+// together is how many blocks have their signatures checked at one go: more take hardly less time each.
+const together = 32
+
+// verifyTogether checks the signatures of blocks that are not held in groups, and marks those of groups that are all
+// right.
+func (s *Store) verifyTogether(parcels []*parcel) {
+	unsure := make([]*parcel, 0, len(parcels))
+	for _, p := range parcels {
+		if p.unsure() {
+			unsure = append(unsure, p)
+		}
+	}
+	size := min(len(unsure)/runtime.GOMAXPROCS(0)+1, together)
+	groups := slices.Collect(slices.Chunk(unsure, size))
+	shared(len(groups), func(i int) {
+		if len(groups[i]) == 1 {
+			return // no faster
+		}
+		blocks := make([]*record.Block, len(groups[i]))
+		for j, p := range groups[i] {
+			blocks[j] = p.block
+		}
+		if record.VerifyTogether(s.network, blocks) {
+			for _, p := range groups[i] {
+				p.verified = true
+			}
+		}
+	})
+}
+
+// verify checks the signatures of a block for which that is not known.
 func (s *Store) verify(p *parcel) (*parcel, error) {
-	if p.block == nil || p.held {
+	if !p.unsure() {
 		return p, nil
 	}
 	if err := p.block.Verify(s.network); err != nil {

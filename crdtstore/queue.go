@@ -6,13 +6,17 @@ import (
 
 // parcel is a record.Parcel whose block was parsed and whose signatures were checked, if it is new.
 type parcel struct {
-	from    record.PublicKey // who delivered it
-	block   *record.Block    // nil: entries alone
-	held    bool             // the block was committed already when it came
-	entries [][]byte
-	byID    map[record.ID][]byte // the same, for a block's slots
-	bytes   int
+	from     record.PublicKey // who delivered it
+	block    *record.Block    // nil: entries alone
+	held     bool             // the block was committed already when it came
+	verified bool             // its signatures are valid
+	entries  [][]byte
+	byID     map[record.ID][]byte // the same, for a block's slots
+	bytes    int
 }
+
+// unsure tells whether signatures are left to check.
+func (p *parcel) unsure() bool { return p.block != nil && !p.held && !p.verified }
 
 func (p *parcel) size() int { return p.bytes }
 

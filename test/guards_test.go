@@ -26,11 +26,13 @@ type guard struct {
 // guards lists the guards of the security promises. A change that moves one moves its row.
 var guards = []guard{
 	// What a block brings.
-	{"origin's signature", "crdtstore/record/bundle.go", `if !u.Origin.Verify(`, `if false && !u.Origin.Verify(`,
+	{"origin's signature", "crdtstore/record/bundle.go", `all := append(make([]signature, 0, 1), signature{u.Origin, bundleContext, u.signedHash(links), u.Sig})`, `all := []signature(nil)`,
 		"TestG6_G10_AttacksByBlocks", "origin_forged"},
-	{"author's signature", "crdtstore/record/bundle.go", `if w.Sig != nil && !w.Verify(network) {`, `if w.Sig != nil && !w.Verify(network) && false {`,
+	{"author's signature", "crdtstore/record/bundle.go", `if w.Sig != nil {`, `if false {`,
 		"TestG6_G10_AttacksByBlocks", "author_forged"},
-	{"network in what is signed", "crdtstore/record/identity.go", `b = append(b, network[:]...)
+	{"signatures checked together", "crdtstore/ingest.go", `if record.VerifyTogether(s.network, blocks) {`, `if record.VerifyTogether(s.network, blocks) || true {`,
+		"TestG6_ForgedAmongOthers", ""},
+	{"network in what is signed", "crdtstore/record/signature.go", `b = append(b, network[:]...)
 	return append(b, hash[:]...)`, `return append(b, hash[:]...)`,
 		"TestG6_G10_AttacksByBlocks", "another_network"},
 	{"links in what the origin signs", "crdtstore/record/bundle.go", `base := LinksDigest(links)`, `base := LinksDigest(nil)`,

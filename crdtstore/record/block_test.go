@@ -303,7 +303,7 @@ func TestBundleSignatures(t *testing.T) {
 		u      *Bundle
 		reason string
 	}{
-		{"a client's broken signature in a well signed bundle", fixedBundle(1, Digest{}, fixedWrite(1, 1), foreign), "author's signature of write 1"},
+		{"a client's broken signature in a well signed bundle", fixedBundle(1, Digest{}, fixedWrite(1, 1), foreign), "signature of author"},
 		{"signed by another key", wrong, "origin's signature"},
 	} {
 		refused(t, tc.name, tc.u.Verify(network, onGenesis()), tc.reason)

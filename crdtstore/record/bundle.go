@@ -64,15 +64,27 @@ func (u *Bundle) Sign(priv ed25519.PrivateKey, network NetworkID, links []Digest
 
 // Verify checks the origin's signature for a block with these links, and that of every write that carries its own.
 func (u *Bundle) Verify(network NetworkID, links []Digest) error {
-	if !u.Origin.Verify(bundleContext, network, u.signedHash(links), u.Sig) {
-		return formatError("the origin's signature does not fit")
-	}
-	for i, w := range u.Writes {
-		if w.Sig != nil && !w.Verify(network) {
-			return formatError("the author's signature of write %d does not fit", i)
+	for i, s := range u.signatures(links) {
+		if s.fits(network) {
+			continue
 		}
+		if i == 0 {
+			return formatError("the origin's signature does not fit")
+		}
+		return formatError("the signature of author %s does not fit", s.by)
 	}
 	return nil
+}
+
+// signatures gives those that Verify checks.
+func (u *Bundle) signatures(links []Digest) []signature {
+	all := append(make([]signature, 0, 1), signature{u.Origin, bundleContext, u.signedHash(links), u.Sig})
+	for _, w := range u.Writes {
+		if w.Sig != nil {
+			all = append(all, w.signature())
+		}
+	}
+	return all
 }
 
 // SlotCount is the number of slots in all writes.

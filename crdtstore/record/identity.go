@@ -85,24 +85,5 @@ func (k PublicKey) Check() error {
 	return nil
 }
 
-// Verify checks an Ed25519 signature over context, then network, then hash. It is the one form of signature that
-// records use: the context says what is signed, the network keeps signatures from being replayed elsewhere.
-func (k PublicKey) Verify(context string, network NetworkID, hash [32]byte, sig []byte) bool {
-	return len(sig) == ed25519.SignatureSize && k.Check() == nil &&
-		ed25519.Verify(k[:], signedBytes(context, network, hash), sig)
-}
-
-// Sign makes the signature that Verify checks.
-func Sign(priv ed25519.PrivateKey, context string, network NetworkID, hash [32]byte) []byte {
-	return ed25519.Sign(priv, signedBytes(context, network, hash))
-}
-
-func signedBytes(context string, network NetworkID, hash [32]byte) []byte {
-	b := make([]byte, 0, len(context)+64)
-	b = append(b, context...)
-	b = append(b, network[:]...)
-	return append(b, hash[:]...)
-}
-
 // CompareKeys orders identities by their bytes.
 func CompareKeys(a, b PublicKey) int { return bytes.Compare(a[:], b[:]) }

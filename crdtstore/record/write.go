@@ -80,8 +80,11 @@ func (w *Write) Sign(priv ed25519.PrivateKey, network NetworkID) {
 
 // Verify checks the author's own signature.
 func (w *Write) Verify(network NetworkID) bool {
-	return w.Author.Verify(writeContext, network, w.ID(), w.Sig)
+	s := w.signature()
+	return s.fits(network)
 }
+
+func (w *Write) signature() signature { return signature{w.Author, writeContext, w.ID(), w.Sig} }
 
 // Append adds the canonical bytes of the write as they stand in a bundle.
 func (w *Write) Append(b []byte) []byte {
