@@ -46,12 +46,14 @@ func TestG6_ForgedAmongOthers(t *testing.T) {
 	var parcels []record.Parcel
 	forged := 0
 	for i := range 300 {
-		raw := n.forge(testKey(fmt.Sprint("stranger", i)), 1, 1, record.Digest{}, 2, []record.Digest{n.genesisDigest()})
+		links := []record.Digest{n.genesisDigest()}
+		bundle := &record.Bundle{Origin: record.KeyOf(testKey(fmt.Sprint("stranger", i))), Incarnation: 1, Seq: 1}
+		bundle.Sign(testKey(fmt.Sprint("stranger", i)), n.id, links)
 		if i > 100 && i%7 == 0 { // groups without one, and with several
-			raw[len(raw)-1] ^= 1
+			bundle.Sig[0] ^= 1
 			forged++
 		}
-		parcels = append(parcels, record.Parcel{Block: raw})
+		parcels = append(parcels, record.Parcel{Block: record.EncodeBlock(links, 2, bundle.Encode())})
 	}
 	res, err := a.Ingest(context.Background(), b.self, parcels)
 	if err != nil || res.Invalid == nil || res.New != len(parcels)-forged {
