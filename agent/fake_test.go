@@ -299,7 +299,7 @@ func (f *fakeStore) Relay(_ context.Context, w *record.Write, _ [][]byte) (recor
 	return record.Version{HLC: w.HLC, Write: w.ID()}, nil
 }
 
-func (s *fakeSnapshot) Preview(next *acl.Policy, fn func(crdtstore.PathChange) error) error {
+func (s *fakeSnapshot) Preview(_ context.Context, next *acl.Policy, fn func(crdtstore.PathChange) error) error {
 	return s.List("/", false, func(i crdtstore.Item) error {
 		if next.MayReadPath(i.Author, i.Path) {
 			return nil
@@ -308,7 +308,7 @@ func (s *fakeSnapshot) Preview(next *acl.Policy, fn func(crdtstore.PathChange) e
 	})
 }
 
-func (s *fakeSnapshot) Written(author record.PublicKey, since record.HLC, fn func(crdtstore.Item, bool) error) error {
+func (s *fakeSnapshot) Written(_ context.Context, author record.PublicKey, since record.HLC, fn func(crdtstore.Item, bool) error) error {
 	for _, e := range s.events {
 		if e.Item.Author == author && e.Item.Version.HLC >= since {
 			item := e.Item

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"syncagent/acl"
 	"syncagent/crdtstore/record"
 )
@@ -131,6 +133,7 @@ func (p *papers) look() {
 
 // config is what a door serves TLS with. Every connection has its own, as a visit is judged in its handshake.
 func (p *papers) config() *tls.Config {
+	told := rate.Sometimes{First: 10, Interval: time.Minute} // strangers must not fill the log
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -144,7 +147,7 @@ func (p *papers) config() *tls.Config {
 				VerifyConnection: func(s tls.ConnectionState) error {
 					err := v.meet(func() (*caller, error) { return p.judge(s.PeerCertificates) })
 					if err != nil {
-						p.log.Info("api client refused", "from", v.RemoteAddr().String(), "error", err.Error())
+						told.Do(func() { p.log.Info("api client refused", "from", v.RemoteAddr().String(), "error", err.Error()) })
 					}
 					return err
 				},

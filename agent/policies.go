@@ -67,7 +67,7 @@ func (s *service) Preview(ctx context.Context, r *connect.Request[apiv1.PreviewR
 	clearReadDeadline(ctx)
 	l := labels{policy: s.store.Policy()}
 	out := batched[apiv1.PreviewResponse]{ctx: ctx, stream: stream, message: &apiv1.PreviewResponse{}}
-	err = snap.Preview(next, func(c crdtstore.PathChange) error {
+	err = snap.Preview(ctx, next, func(c crdtstore.PathChange) error {
 		change := &apiv1.PathChange{Path: c.Path}
 		if c.Lost != nil {
 			change.Lost = c.Lost.String()
@@ -114,7 +114,7 @@ func (s *service) Written(ctx context.Context, r *connect.Request[apiv1.WrittenR
 	clearReadDeadline(ctx)
 	l := labels{policy: s.store.Policy()}
 	out := batched[apiv1.WrittenResponse]{ctx: ctx, stream: stream, message: &apiv1.WrittenResponse{}}
-	err = snap.Written(author, since, func(i crdtstore.Item, shown bool) error {
+	err = snap.Written(ctx, author, since, func(i crdtstore.Item, shown bool) error {
 		out.message.Entries = append(out.message.Entries, &apiv1.WrittenEntry{Entry: l.entry(&i), Shown: shown})
 		return out.added(len(i.Path))
 	})

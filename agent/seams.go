@@ -67,8 +67,8 @@ type snapshot interface {
 	// Shown gives the version that decides what a path shows, zero if there is none; not visible: it is that of a delete.
 	Shown(path string) (v record.Version, visible bool, err error)
 	// Preview tells what another policy would change, Written what one key wrote.
-	Preview(next *acl.Policy, fn func(crdtstore.PathChange) error) error
-	Written(author record.PublicKey, since record.HLC, fn func(item crdtstore.Item, shown bool) error) error
+	Preview(ctx context.Context, next *acl.Policy, fn func(crdtstore.PathChange) error) error
+	Written(ctx context.Context, author record.PublicKey, since record.HLC, fn func(item crdtstore.Item, shown bool) error) error
 	// Recent gives the last changes, newest first, without values.
 	Recent(limit int) ([]crdtstore.Event, error)
 	Cursor() string

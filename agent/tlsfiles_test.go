@@ -357,3 +357,24 @@ func TestDoctorLooksAtTLS(t *testing.T) {
 		t.Errorf("a key for all: %q", got)
 	}
 }
+
+// Whoever reaches the port can be refused as often as it likes, and must not fill the log with that.
+func TestRefusedClientsDoNotFillTheLog(t *testing.T) {
+	var log bytes.Buffer
+	p := &papers{log: slog.New(slog.NewTextHandler(&log, nil)), files: &tlsFiles{}, policy: func() policy { return nil }, now: time.Now}
+	config := p.config()
+	conn, _ := net.Pipe()
+	const attempts = 100
+	for range attempts {
+		c, err := config.GetConfigForClient(&tls.ClientHelloInfo{Conn: &visit{Conn: conn}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{certTemplate("stranger", time.Hour)}}); err == nil {
+			t.Fatal("a stranger is in")
+		}
+	}
+	if n := strings.Count(log.String(), "api client refused"); n == 0 || n > attempts/2 {
+		t.Errorf("%d lines in the log for %d attempts:\n%s", n, attempts, &log)
+	}
+}

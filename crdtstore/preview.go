@@ -2,6 +2,8 @@ package crdtstore
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"slices"
 
 	"syncagent/acl"
@@ -18,13 +20,13 @@ type PathChange struct {
 }
 
 // Preview calls fn for every path that would show something else here, or lose its value, if next were in force. It
-// reads all slots: seconds for a million. An error of fn ends it.
-func (n *Snapshot) Preview(next *acl.Policy, fn func(PathChange) error) error {
+// reads all slots: seconds for a million. An error of fn ends it, and so does ctx.
+func (n *Snapshot) Preview(ctx context.Context, next *acl.Policy, fn func(PathChange) error) error {
 	var failed error
 	now, then := n.viewRules(&failed), n.viewRules(&failed)
 	then.allowed = func(s *slot) bool { return next.Allowed(s.author, s.tags, s.version) }
 	then.reads = func(s *slot) bool { return next.MayRead(n.s.self, s.tags) }
-	return n.eachPath(func(slots []*slot) error {
+	return n.eachPath(ctx, func(slots []*slot) error {
 		if !slices.ContainsFunc(slots, func(s *slot) bool { return !judgeAlike(n.policy, next, n.s.self, s) }) {
 			return nil
 		}
@@ -77,11 +79,11 @@ func (n *Snapshot) liveItem(path string, s *slot) (*Item, error) {
 
 // Written calls fn for every slot that author wrote with a time of since or later, all versions of a path together,
 // newest first. Shown tells that the path shows it. Path is empty when the agent may not read it or holds nothing of it,
-// Size is -1 when it does not hold this version. It reads all slots. An error of fn ends it.
-func (n *Snapshot) Written(author record.PublicKey, since record.HLC, fn func(item Item, shown bool) error) error {
+// Size is -1 when it does not hold this version. It reads all slots. An error of fn ends it, and so does ctx.
+func (n *Snapshot) Written(ctx context.Context, author record.PublicKey, since record.HLC, fn func(item Item, shown bool) error) error {
 	var failed error
 	rules := n.viewRules(&failed)
-	return n.eachPath(func(slots []*slot) error {
+	return n.eachPath(ctx, func(slots []*slot) error {
 		if !slices.ContainsFunc(slots, func(s *slot) bool { return s.author == author && s.version.HLC >= since }) {
 			return nil
 		}
@@ -126,7 +128,7 @@ func anyReads(all []*rules, s *slot) bool {
 }
 
 // eachPath calls fn with all slots of each path, in descending order.
-func (n *Snapshot) eachPath(fn func([]*slot) error) error {
+func (n *Snapshot) eachPath(ctx context.Context, fn func([]*slot) error) error {
 	var slots []*slot
 	flush := func() error {
 		if len(slots) == 0 {
@@ -144,7 +146,7 @@ func (n *Snapshot) eachPath(fn func([]*slot) error) error {
 			return false, ErrCorrupt
 		}
 		if path != key {
-			if err := flush(); err != nil {
+			if err := errors.Join(ctx.Err(), flush()); err != nil {
 				return false, err
 			}
 			key = path

@@ -32,7 +32,7 @@ func (n *testNet) preview(nd *node, names []string, lines ...string) []string {
 		return n.nameOf(i.Author)
 	}
 	var out []string
-	err = snap.Preview(acl.CompileFile(n.id, signed.File), func(c PathChange) error {
+	err = snap.Preview(n.t.Context(), acl.CompileFile(n.id, signed.File), func(c PathChange) error {
 		line := c.Path + " " + shows(c.Now) + ">" + shows(c.Then)
 		if c.Lost != nil {
 			line += " lost"
@@ -123,7 +123,7 @@ func TestWrittenListsWhatAKeyWrote(t *testing.T) {
 		}
 		defer snap.Close()
 		var out []string
-		err = snap.Written(record.KeyOf(testKey("b")), since, func(i Item, shown bool) error {
+		err = snap.Written(n.t.Context(), record.KeyOf(testKey("b")), since, func(i Item, shown bool) error {
 			line := i.Path
 			if shown {
 				line += "*"
@@ -145,6 +145,29 @@ func TestWrittenListsWhatAKeyWrote(t *testing.T) {
 	}
 }
 
+// Who asked may leave before any path is worth telling, and the store is closed soon after that.
+func TestLookAtAllPathsEndsWithItsCaller(t *testing.T) {
+	n := newTestNet(t, 4)
+	a := n.start("a", nil)
+	text := n.policy([]string{"a"}, "* peer", "* / rw")
+	a.apply(text)
+	a.put("/x", "1")
+	a.put("/y", "1")
+	snap, err := a.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	if err := snap.Preview(left, a.Policy(), nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("preview: %v", err)
+	}
+	if err := snap.Written(left, record.KeyOf(testKey("b")), 0, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("written: %v", err)
+	}
+}
+
 // BenchmarkPreview looks at 100,000 paths; a policy is applied after one such look.
 func BenchmarkPreview(b *testing.B) {
 	n := newTestNet(b, 1)
@@ -160,7 +183,7 @@ func BenchmarkPreview(b *testing.B) {
 			b.Fatal(err)
 		}
 		lost := 0
-		err = snap.Preview(next, func(c PathChange) error {
+		err = snap.Preview(n.t.Context(), next, func(c PathChange) error {
 			if c.Lost != nil {
 				lost++
 			}
