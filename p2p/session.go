@@ -183,6 +183,7 @@ func (n *Node) runSession(ctx context.Context, s *session) {
 	parts.Go(func() { n.policySwaps(ctx, s) })
 	if s.standing == member {
 		parts.Go(func() { n.controls(ctx, s) })
+		parts.Go(func() { n.listen(ctx, s) })
 		parts.Go(func() { n.fetches(ctx, s) })
 		parts.Go(func() { n.chunkFetches(ctx, s) })
 		parts.Go(func() { n.pushLoop(ctx, s) })
@@ -258,13 +259,7 @@ func (n *Node) control(ctx context.Context, s *session) error {
 				}
 			}
 		case now := <-tick.C:
-			silent := s.silentFor()
-			if silent >= silentAfter+closeAfter {
-				n.log.Info("peer is silent, connection closed", "peer", s.id, "for", silent.Round(time.Second))
-				n.closePeer(s.id)
-				return ctx.Err()
-			}
-			due := silent >= silentAfter && now.Sub(pinged) >= silentAfter || now.Sub(measured) >= measureEvery
+			due := s.silentFor() >= silentAfter && now.Sub(pinged) >= silentAfter || now.Sub(measured) >= measureEvery
 			if !due {
 				continue
 			}
@@ -272,6 +267,18 @@ func (n *Node) control(ctx context.Context, s *session) error {
 			if err := f.write(framePing, be.AppendUint64(nil, uint64(uptime()))); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// listen closes the connections of a peer that is silent although it was pinged, or cannot be: a dead connection may take
+// what is written for long, or let a stream that is being opened wait.
+func (n *Node) listen(ctx context.Context, s *session) {
+	for wait(ctx, time.Second) {
+		if silent := s.silentFor(); silent >= silentAfter+closeAfter {
+			n.log.Info("peer is silent, connection closed", "peer", s.id, "for", silent.Round(time.Second))
+			n.closePeer(s.id)
+			return
 		}
 	}
 }
