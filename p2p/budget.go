@@ -32,7 +32,7 @@ type budget struct {
 	policies *rate.Limiter
 }
 
-// budgets keeps those of all peers. It is safe for concurrent use.
+// budgets keeps those of all peers, but full ones, which it makes again. It is safe for concurrent use.
 type budgets struct {
 	mu        sync.Mutex
 	perSecond int64 // bytes; 0: no limit
@@ -85,7 +85,8 @@ func (b *budget) full() bool {
 // spend charges bytes to a peer and waits when it has had more than its rate: whoever calls does not read on from it,
 // or does not send on to it. Nobody else waits.
 func (n *Node) spend(ctx context.Context, s *session, bytes int) {
-	delay := s.budget.bytes.ReserveN(time.Now(), charge(bytes, s.budget.bytes)).Delay()
+	l := n.budgets.of(s.id).bytes
+	delay := l.ReserveN(time.Now(), charge(bytes, l)).Delay()
 	if delay <= 0 || delay == rate.InfDuration {
 		return
 	}
@@ -95,7 +96,8 @@ func (n *Node) spend(ctx context.Context, s *session, bytes int) {
 
 // affords is spend for messages that cannot wait: false when there is nothing left.
 func (n *Node) affords(s *session, bytes int) bool {
-	if s.budget.bytes.AllowN(time.Now(), charge(bytes, s.budget.bytes)) {
+	l := n.budgets.of(s.id).bytes
+	if l.AllowN(time.Now(), charge(bytes, l)) {
 		return true
 	}
 	n.stats.limited.WithLabelValues(limitGossip).Inc()

@@ -51,7 +51,7 @@ func TestPeerIsServedOneAtATime(t *testing.T) {
 	let()
 	for _, f := range pulls {
 		for {
-			kind, _, err := f.read(20 * time.Second)
+			kind, _, err := f.read(time.Minute)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -126,7 +126,7 @@ func connectedPeers(h *agent) int {
 // eventually polls until ok, and fails after a time that is far longer than it should take.
 func eventually(t testing.TB, ok func() bool, format string, args ...any) {
 	t.Helper()
-	eventuallyIn(t, time.Minute, ok, format, args...)
+	eventuallyIn(t, 3*time.Minute, ok, format, args...) // machines are slow
 }
 
 func eventuallyIn(t testing.TB, limit time.Duration, ok func() bool, format string, args ...any) {

@@ -145,7 +145,7 @@ func (n *Node) readPolicies(ctx context.Context, s *session, f *frames) (map[[32
 			if err != nil {
 				return nil, err
 			}
-			if delay := s.budget.policies.Reserve().Delay(); delay > 0 {
+			if delay := n.budgets.of(s.id).policies.Reserve().Delay(); delay > 0 {
 				n.stats.limited.WithLabelValues(limitPolicies).Inc()
 				wait(ctx, delay)
 			}

@@ -110,7 +110,7 @@ func TestG10_ProgressGarbage(t *testing.T) {
 		if err := f.write(frameProgress, payload); err != nil {
 			t.Fatal(err)
 		}
-		if kind, _, err := f.read(5 * time.Second); err == nil || err == io.EOF {
+		if kind, _, err := f.read(time.Minute); err == nil || err == io.EOF {
 			t.Errorf("%d bytes: answered by frame %d, %v", len(payload), kind, err)
 		}
 	}

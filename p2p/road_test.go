@@ -52,7 +52,7 @@ func TestG7_EntryGoesOnlyToWhoMayRead(t *testing.T) {
 	}
 	denied, here := 0, 0
 	for denied+here < len(wants) {
-		_, payload, err := f.read(5 * time.Second)
+		_, payload, err := f.read(time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,6 +81,7 @@ func TestG7_EntryGoesOnlyToWhoMayRead(t *testing.T) {
 // sneak opens a stream from one agent to another past all rules, hello done.
 func sneak(t *testing.T, from, to *agent, proto protocol.ID) *frames {
 	t.Helper()
+	eventually(t, func() bool { return from.node.session(to.self.PeerID()) != nil }, "%s knows that it is connected", from.name)
 	s, err := from.node.host.NewStream(network.WithNoDial(t.Context(), "test"), to.self.PeerID(), proto)
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +91,7 @@ func sneak(t *testing.T, from, to *agent, proto protocol.ID) *frames {
 	if err := f.write(frameHello, from.node.hello(false).encode()); err != nil {
 		t.Fatal(err)
 	}
-	if kind, _, err := f.read(5 * time.Second); err != nil || kind != frameHello {
+	if kind, _, err := f.read(time.Minute); err != nil || kind != frameHello {
 		t.Fatalf("hello: frame %d, %v", kind, err)
 	}
 	return f

@@ -42,7 +42,6 @@ type session struct {
 
 	progressAsks chan struct{} // tokens
 	serving      chan struct{} // token of the request for blocks that is answered
-	budget       *budget
 
 	mu sync.Mutex
 	peerState
@@ -119,7 +118,6 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
 		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
 		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks), serving: make(chan struct{}, 1),
-		budget: n.budgets.of(p),
 		pushes: newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
 	s.touch()
 	ring(s.fetchBell) // what was wanted before it came
