@@ -110,6 +110,21 @@ func newMirror(mc *MirrorConfig, c *Config, configured []trigger.Spec, s store, 
 	return one, err
 }
 
+// CheckTriggerFiles tells which files in the directories of triggers would be left out.
+func (c *Config) CheckTriggerFiles() error {
+	var k check
+	for i := range c.Mirrors {
+		if dir := c.Mirrors[i].TriggersDir; dir != "" {
+			if _, err := trigger.Load(dir); err != nil {
+				for fault := range strings.SplitSeq(err.Error(), "\n") {
+					k.add(fmt.Sprintf("mirrors[%d].triggers_dir", i), "%s", fault)
+				}
+			}
+		}
+	}
+	return faultsError(c.File, k.faults)
+}
+
 // specsFor gives the triggers of the configuration that changes of a mirror concern. Their names hold a slash, which no
 // name of a file does.
 func specsFor(mc *MirrorConfig, prefix string, configured []trigger.Spec) (specs []trigger.Spec) {
@@ -203,7 +218,7 @@ func (m *mirrors) Status() (list []*apiv1.Mirror, triggers []*apiv1.Trigger) {
 		s := one.Mirror.Status()
 		list = append(list, &apiv1.Mirror{
 			Name: one.title, Prefix: s.Prefix, Dir: s.Dir, Mode: one.mode, State: string(s.State),
-			Files: int64(s.Files), Pending: int64(s.Pending), LastError: s.LastError,
+			Files: int64(s.Files), Pending: int64(s.Pending), LastError: s.LastError, LastOutput: s.LastOutput,
 		})
 		if one.triggers == nil {
 			continue

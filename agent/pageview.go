@@ -102,7 +102,7 @@ func mirrorView(i int, m *apiv1.Mirror, full bool) page.Mirror {
 		v.Level = "bad"
 	}
 	if full {
-		v.Dir, v.Error = m.GetDir(), m.GetLastError()
+		v.Dir, v.Error, v.Output = m.GetDir(), m.GetLastError(), pruned(m.GetLastOutput())
 	} else {
 		v.Name = publicName(m, i)
 	}

@@ -88,7 +88,7 @@ func withoutNames(r *apiv1.StatusResponse) {
 	}
 	for i, m := range r.GetMirrors() {
 		m.Name = publicName(m, i)
-		m.Prefix, m.Dir, m.LastError = "", "", ""
+		m.Prefix, m.Dir, m.LastError, m.LastOutput = "", "", "", ""
 	}
 	for _, t := range r.GetTriggers() {
 		t.Path, t.Command, t.LastOutput = "", "", ""

@@ -68,10 +68,10 @@ type Prefix struct {
 	Count  int64
 }
 
-// Mirror is a directory that follows a prefix.
+// Mirror is a directory that follows a prefix. Output is what the command printed that is the reason of the error.
 type Mirror struct {
-	Name, State, Level, Dir, Error string
-	Files, Pending                 int64
+	Name, State, Level, Dir, Error, Output string
+	Files, Pending                         int64
 }
 
 // Trigger is a command that runs after changes. Output is what it printed last.

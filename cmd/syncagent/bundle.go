@@ -75,6 +75,9 @@ func (c *cli) bundleParts(cfg agent.Config, client *agent.Client) []part {
 			if err != nil {
 				return agent.ErrorOf(err)
 			}
+			for _, m := range s.GetMirrors() {
+				m.LastOutput = ""
+			}
 			for _, t := range s.GetTriggers() {
 				t.Command, t.LastOutput = "", ""
 			}

@@ -21,9 +21,13 @@ func (c *cli) configCmd() *cobra.Command {
 	cmd.AddCommand(&cobra.Command{
 		Use:   "check",
 		Short: "Tell every fault of the configuration at once",
+		Long:  configCheckHelp,
 		Args:  args(0),
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := c.loadConfig(nil)
+			if err == nil {
+				err = cfg.CheckTriggerFiles()
+			}
 			if err != nil {
 				return err
 			}
@@ -37,6 +41,9 @@ func (c *cli) configCmd() *cobra.Command {
 	}, c.configShowCmd())
 	return cmd
 }
+
+const configCheckHelp = `Tell every fault of the configuration at once. The files of triggers_dir are read too, as
+the user who runs this; the agent leaves faulty ones out, with an alarm.`
 
 const configShowHelp = `Print the settings in force: environment over file over defaults. The environment is that
 of this command; the agent may have been started with another.

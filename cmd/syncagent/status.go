@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -72,14 +73,15 @@ type peerJSON struct {
 }
 
 type mirrorJSON struct {
-	Name      string `json:"name"`
-	Prefix    string `json:"prefix"`
-	Dir       string `json:"dir"`
-	Mode      string `json:"mode"`
-	State     string `json:"state"`
-	Files     int64  `json:"files"`
-	Pending   int64  `json:"pending"`
-	LastError string `json:"last_error"`
+	Name       string `json:"name"`
+	Prefix     string `json:"prefix"`
+	Dir        string `json:"dir"`
+	Mode       string `json:"mode"`
+	State      string `json:"state"`
+	Files      int64  `json:"files"`
+	Pending    int64  `json:"pending"`
+	LastError  string `json:"last_error"`
+	LastOutput string `json:"last_output"`
 }
 
 type triggerJSON struct {
@@ -135,7 +137,7 @@ func newStatusJSON(s *apiv1.StatusResponse) statusJSON {
 	for _, m := range s.GetMirrors() {
 		out.Mirrors = append(out.Mirrors, mirrorJSON{
 			Name: m.GetName(), Prefix: m.GetPrefix(), Dir: m.GetDir(), Mode: m.GetMode(), State: m.GetState(),
-			Files: m.GetFiles(), Pending: m.GetPending(), LastError: m.GetLastError(),
+			Files: m.GetFiles(), Pending: m.GetPending(), LastError: m.GetLastError(), LastOutput: m.GetLastOutput(),
 		})
 	}
 	for _, t := range s.GetTriggers() {
@@ -203,6 +205,9 @@ func (c *cli) printStatus(s *apiv1.StatusResponse) {
 	for _, m := range s.GetMirrors() {
 		rows = append(rows, []string{"mirror", strings.TrimSpace(fmt.Sprintf("%s -> %s: %s, %d files, %d pending  %s",
 			m.GetPrefix(), m.GetDir(), m.GetState(), m.GetFiles(), m.GetPending(), m.GetLastError()))})
+		for line := range strings.Lines(m.GetLastOutput()) {
+			rows = append(rows, []string{"", "  | " + visible(line)})
+		}
 	}
 	for _, t := range s.GetTriggers() {
 		rows = append(rows, []string{"trigger", triggerLine(t)})
@@ -211,6 +216,19 @@ func (c *cli) printStatus(s *apiv1.StatusResponse) {
 		rows = append(rows, []string{"index", indexLine(x)})
 	}
 	table(c.stdout, nil, rows)
+}
+
+// visible is a line of a command's output without what a terminal would act on.
+func visible(line string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return -1
+	}, line))
 }
 
 func indexLine(x *apiv1.Index) string {

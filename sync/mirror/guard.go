@@ -135,7 +135,9 @@ func (s *session) check(ctx context.Context, p plan) error {
 		return nil
 	}
 	s.m.o.Log.Warn("check refused a change", "dir", s.m.o.Dir, "exit", r.Exit, "error", r.Err, "took", r.Took)
-	return fmt.Errorf("the check refused it: %w%s", r.Err, tail(r.Output))
+	err := fmt.Errorf("the check refused it: %w", r.Err)
+	s.m.refusal = refusal{err.Error(), tail(r.Output)}
+	return err
 }
 
 // completeNext links what does not change into the directory of what would be.
@@ -210,12 +212,22 @@ func (s *session) facts(p plan, more ...string) []string {
 		"SYNCAGENT_CHANGED="+strconv.Itoa(len(p.clear)+len(p.write)+len(p.remove)))
 }
 
-// tail gives the end of a command's output, fit for a message.
+// refusal is why a command said no to a change, and what it printed. That may be anything, so it is kept apart: reasons
+// come into logs and alarms, and are told to other hosts.
+type refusal struct{ why, output string }
+
+// output is what the command printed that keeps paths from being as wanted.
+func (s *session) output() string {
+	for _, why := range s.failing {
+		if why == s.m.refusal.why {
+			return s.m.refusal.output
+		}
+	}
+	return ""
+}
+
+// tail gives the end of a command's output, fit for a status.
 func tail(output []byte) string {
 	const most = 1000
-	text := strings.TrimSpace(strings.ToValidUTF8(string(output[max(0, len(output)-most):]), "?"))
-	if text == "" {
-		return ""
-	}
-	return ": " + text
+	return strings.TrimSpace(strings.ToValidUTF8(string(output[max(0, len(output)-most):]), "?"))
 }

@@ -40,6 +40,21 @@ func TestCheckSeesTheWholeAndKeepsTheOldFiles(t *testing.T) {
 	}
 }
 
+// What a check refused comes before it again together with the next change, which may be what it lacked.
+func TestRefusedChangeGoesWithTheNext(t *testing.T) {
+	b := newBench(t)
+	log := b.dir + ".log"
+	b.opt.Check = shell(`cd "$SYNCAGENT_STAGED" && echo $(ls) >> '` + log + `'; test -e a && test -e b`)
+	m := b.run()
+	b.src.write(put("/p/a", "1"))
+	eventually(t, "refused", func() bool { return m.Status().State == StateIncomplete })
+	b.src.write(put("/p/b", "2"))
+	eventually(t, "both are there", func() bool { return m.Status().State == StateOK && m.Status().Files == 2 })
+	if seen, err := os.ReadFile(log); err != nil || strings.Contains("\n"+string(seen), "\nb\n") {
+		t.Errorf("the check saw %q, %v", seen, err)
+	}
+}
+
 func TestFailedTrialBringsEverythingBack(t *testing.T) {
 	b := newBench(t)
 	log := b.dir + ".log"
@@ -53,7 +68,7 @@ func TestFailedTrialBringsEverythingBack(t *testing.T) {
 	b.src.write(put("/p/a", "bad"), del("/p/d/b"), put("/p/new/dir/x", "5"), put("/p/foreign", "ours"), del("/p/e"), put("/p/e/below", "6"))
 	eventually(t, "rolled back", func() bool {
 		s := m.Status()
-		return s.State == StateIncomplete && strings.Contains(s.LastError, "rolled back") && strings.Contains(s.LastError, "broken config")
+		return s.State == StateIncomplete && strings.Contains(s.LastError, "rolled back") && s.LastOutput == "broken config"
 	})
 	b.expect(old)
 	if got, _ := os.ReadFile(log); string(got) != "1bad1" {

@@ -57,6 +57,7 @@ type Mirror struct {
 	trust        map[string]print  // survives sessions; owned by Run or Once
 	agreed       chan struct{}     // rings when somebody confirmed the removals that are held
 	rejected     map[string]string // path -> why its change was rolled back; owned by Run or Once
+	refusal      refusal           // the last one; owned by Run or Once
 	refusedIn    map[string]want   // what the source showed at the end of a session that left some rejected
 
 	mu        sync.Mutex
@@ -88,6 +89,7 @@ type Status struct {
 	Files       int       // that the mirror wrote and keeps
 	Pending     int       // paths that are not as wanted
 	LastError   string    // why the state is not ok
+	LastOutput  string    // of the check or trial that is the reason; at most 1,000 bytes
 	Problems    []Problem // at most 20, in order of the paths
 	LastChange  time.Time // when files last changed
 	LastCheck   time.Time // when everything was last compared

@@ -35,8 +35,6 @@ func (m *Mirror) Progress(path string) (p Progress, mirrored bool) {
 	m.mu.Unlock()
 	p.Fault, p.FaultOf = known.reason, known.version
 	switch {
-	case p.Fault != "" && m.guarded():
-		p.Fault = "the mirror could not take it live" // the reason holds what a command printed
 	case p.Fault != "":
 	case refuse(rel) != "":
 		p.Fault = refuse(rel)

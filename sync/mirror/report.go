@@ -89,7 +89,7 @@ func (s *session) report() {
 		if why != "" && why != st.LastError {
 			s.m.o.Log.Warn("mirror is not equal to its prefix", "dir", s.m.o.Dir, "state", string(state), "error", why)
 		}
-		st.State, st.LastError, st.Problems = state, why, problems
+		st.State, st.LastError, st.LastOutput, st.Problems = state, why, s.output(), problems
 		s.m.faults = faults
 		st.Files, st.Pending = files, len(s.dirty)+len(s.failing)+len(s.held)
 		st.LastCheck = time.Now()

@@ -190,7 +190,11 @@ func (m *Mirror) once(ctx context.Context, j *journal) (err error) {
 	if s.moved > 0 {
 		return fmt.Errorf("mirror %s: %w: the source changes all the time", m.o.Dir, ErrIncomplete)
 	}
-	return s.verdict()
+	err = s.verdict()
+	if output := s.output(); output != "" {
+		err = fmt.Errorf("%w: %s", err, output)
+	}
+	return err
 }
 
 // session mirrors until something ends it. Synced tells that the first pass got through.
@@ -270,6 +274,11 @@ func (s *session) take(box *inbox) {
 	for p := range s.rejected { // what failed may work with the change that has come
 		delete(s.rejected, p)
 		s.mark(p)
+	}
+	for p, why := range s.failing {
+		if why == s.m.refusal.why { // the same of what a check refused
+			s.mark(p)
+		}
 	}
 	for _, c := range box.take() {
 		dirty := func(path string) { s.dirty[path] = c.Version }

@@ -99,7 +99,7 @@ func (s *session) concludeTrial(ctx context.Context) error {
 		_, err := s.takeBack(trial)
 		return err
 	}
-	why := ""
+	why, said := "", ""
 	if len(s.m.o.Trial) > 0 { // else the configuration changed in between: what is there stays
 		r := s.try(ctx, trial)
 		if ctx.Err() != nil {
@@ -107,7 +107,7 @@ func (s *session) concludeTrial(ctx context.Context) error {
 		}
 		fault.Point("mirror.tried")
 		if r.Err != nil {
-			why = fmt.Sprintf("it was rolled back: %v%s", r.Err, tail(r.Output))
+			why, said = fmt.Sprintf("it was rolled back: %v", r.Err), tail(r.Output)
 		}
 	}
 	if why == "" {
@@ -126,6 +126,7 @@ func (s *session) concludeTrial(ctx context.Context) error {
 	if r := s.try(ctx, trial); r.Err != nil {
 		why += fmt.Sprintf("; on the files before it, the command failed too: %v", r.Err)
 	}
+	s.m.refusal = refusal{why, said}
 	for _, t := range trial {
 		if _, edited := left[t.Path]; edited {
 			s.mark(t.Path)

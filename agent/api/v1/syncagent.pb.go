@@ -2704,15 +2704,17 @@ func (x *Peer) GetError() string {
 }
 
 type Mirror struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	Dir           string                 `protobuf:"bytes,2,opt,name=dir,proto3" json:"dir,omitempty"`
-	Mode          string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
-	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
-	Files         int64                  `protobuf:"varint,5,opt,name=files,proto3" json:"files,omitempty"`
-	Pending       int64                  `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
-	LastError     string                 `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Prefix    string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Dir       string                 `protobuf:"bytes,2,opt,name=dir,proto3" json:"dir,omitempty"`
+	Mode      string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	State     string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Files     int64                  `protobuf:"varint,5,opt,name=files,proto3" json:"files,omitempty"`
+	Pending   int64                  `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
+	LastError string                 `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	Name      string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
+	// Of the check or on_change that is the reason of last_error.
+	LastOutput    string `protobuf:"bytes,9,opt,name=last_output,json=lastOutput,proto3" json:"last_output,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2799,6 +2801,13 @@ func (x *Mirror) GetLastError() string {
 func (x *Mirror) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *Mirror) GetLastOutput() string {
+	if x != nil {
+		return x.LastOutput
 	}
 	return ""
 }
@@ -5139,7 +5148,7 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x05error\x18\r \x01(\tR\x05errorB\x0e\n" +
 	"\f_last_sync_sB\t\n" +
 	"\a_rtt_msB\x10\n" +
-	"\x0e_clock_skew_ms\"\xbf\x01\n" +
+	"\x0e_clock_skew_ms\"\xe0\x01\n" +
 	"\x06Mirror\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x10\n" +
 	"\x03dir\x18\x02 \x01(\tR\x03dir\x12\x12\n" +
@@ -5149,7 +5158,9 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\apending\x18\x06 \x01(\x03R\apending\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\a \x01(\tR\tlastError\x12\x12\n" +
-	"\x04name\x18\b \x01(\tR\x04name\"\xb6\x01\n" +
+	"\x04name\x18\b \x01(\tR\x04name\x12\x1f\n" +
+	"\vlast_output\x18\t \x01(\tR\n" +
+	"lastOutput\"\xb6\x01\n" +
 	"\aTrigger\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\tR\acommand\x12\x12\n" +
