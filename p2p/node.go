@@ -231,7 +231,7 @@ func (n *Node) Run(ctx context.Context, r Replica) error {
 	n.handle(gctx, protoSync, member, n.serveSync)
 	n.handle(gctx, protoEntry, member, n.serveEntries)
 	n.host.Network().Notify(&network.NotifyBundle{
-		ConnectedF:    func(_ network.Network, c network.Conn) { n.connected(gctx, c.RemotePeer()) },
+		ConnectedF:    func(_ network.Network, c network.Conn) { n.closeOlder(c); n.connected(gctx, c.RemotePeer()) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { n.disconnected(c.RemotePeer()) },
 	})
 	n.gate.open(r.Rights)

@@ -130,6 +130,17 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	n.log.Info("peer connected", "peer", p, "member", st == member)
 }
 
+// closeOlder closes the connections that a new one follows: a peer dials only when it has none, so those are dead, and our
+// streams would go on over them until they time out. Two at one time come of both sides dialling, and stay.
+func (n *Node) closeOlder(c network.Conn) {
+	for _, old := range n.host.Network().ConnsToPeer(c.RemotePeer()) {
+		if c.Stat().Opened.Sub(old.Stat().Opened) > closeAfter {
+			n.log.Debug("connection closed, a new one came", "peer", c.RemotePeer())
+			go func() { _ = old.Close() }()
+		}
+	}
+}
+
 // disconnected ends the session when no connection is left.
 func (n *Node) disconnected(p peer.ID) {
 	n.mu.Lock()
@@ -181,7 +192,7 @@ func (n *Node) runSession(ctx context.Context, s *session) {
 	parts.Go(func() { n.policySwaps(ctx, s) })
 	if s.standing == member {
 		parts.Go(func() { n.controls(ctx, s) })
-		parts.Go(func() { n.listen(ctx, s) })
+		parts.Go(func() { n.watchSilence(ctx, s) })
 		parts.Go(func() { n.fetches(ctx, s) })
 		parts.Go(func() { n.chunkFetches(ctx, s) })
 		parts.Go(func() { n.pushLoop(ctx, s) })
@@ -269,9 +280,9 @@ func (n *Node) control(ctx context.Context, s *session) error {
 	}
 }
 
-// listen closes the connections of a peer that is silent although it was pinged, or cannot be: a dead connection may take
+// watchSilence closes the connections of a peer that is silent although it was pinged, or cannot be: a dead connection may take
 // what is written for long, or let a stream that is being opened wait.
-func (n *Node) listen(ctx context.Context, s *session) {
+func (n *Node) watchSilence(ctx context.Context, s *session) {
 	for wait(ctx, time.Second) {
 		if silent := s.silentFor(); silent >= silentAfter+closeAfter {
 			n.log.Info("peer is silent, connection closed", "peer", s.id, "for", silent.Round(time.Second))
