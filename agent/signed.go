@@ -75,34 +75,13 @@ func entryOf(op crdtstore.Op) *record.Entry {
 
 // sign asks the agent for the time and signs the entries with it.
 func (c *Client) sign(ctx context.Context, key ed25519.PrivateKey, network record.NetworkID, entries []*record.Entry) (*record.Write, error) {
-	request := &apiv1.ClockRequest{}
+	var paths []string
 	for _, e := range entries {
-		request.Paths = append(request.Paths, e.Path)
+		paths = append(paths, e.Path)
 	}
-	r, err := c.KV.Clock(ctx, connect.NewRequest(request))
+	network, hlc, err := c.clock(ctx, network, paths...)
 	if err != nil {
 		return nil, err
-	}
-	theirs, err := record.ParseNetworkID(r.Msg.GetNetwork())
-	if err != nil {
-		return nil, fmt.Errorf("agent's network: %w", err)
-	}
-	if network == (record.NetworkID{}) {
-		network = theirs
-	}
-	if network != theirs {
-		return nil, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("the agent is of network %s, the write is for %s", theirs, network)}
-	}
-	hlc, err := record.ParseHLC(r.Msg.GetHlc())
-	if err != nil {
-		return nil, fmt.Errorf("agent's time: %w", err)
-	}
-	// A hostile agent must not get a signature under a time that wins for years.
-	if ahead := time.Until(hlc.Time()); ahead > signAhead {
-		return nil, &Error{
-			Code: CodeClock, Message: fmt.Sprintf("the agent's time is %s ahead of this host's: not signed", ahead.Round(time.Second)),
-			Hint: "check the time service of both hosts",
-		}
 	}
 	w := &record.Write{Author: record.KeyOf(key), HLC: hlc}
 	for _, e := range entries {
@@ -110,4 +89,34 @@ func (c *Client) sign(ctx context.Context, key ed25519.PrivateKey, network recor
 	}
 	w.Sign(key, network)
 	return w, nil
+}
+
+// clock asks the agent for its network and the time to sign paths with, and refuses what is not to be signed.
+func (c *Client) clock(ctx context.Context, network record.NetworkID, paths ...string) (record.NetworkID, record.HLC, error) {
+	r, err := c.KV.Clock(ctx, connect.NewRequest(&apiv1.ClockRequest{Paths: paths}))
+	if err != nil {
+		return network, 0, err
+	}
+	theirs, err := record.ParseNetworkID(r.Msg.GetNetwork())
+	if err != nil {
+		return network, 0, fmt.Errorf("agent's network: %w", err)
+	}
+	if network == (record.NetworkID{}) {
+		network = theirs
+	}
+	if network != theirs {
+		return network, 0, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("the agent is of network %s, the write is for %s", theirs, network)}
+	}
+	hlc, err := record.ParseHLC(r.Msg.GetHlc())
+	if err != nil {
+		return network, 0, fmt.Errorf("agent's time: %w", err)
+	}
+	// A hostile agent must not get a signature under a time that wins for years.
+	if ahead := time.Until(hlc.Time()); ahead > signAhead {
+		return network, 0, &Error{
+			Code: CodeClock, Message: fmt.Sprintf("the agent's time is %s ahead of this host's: not signed", ahead.Round(time.Second)),
+			Hint: "check the time service of both hosts",
+		}
+	}
+	return network, hlc, nil
 }

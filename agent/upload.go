@@ -78,8 +78,12 @@ func (c *Client) UploadSigned(ctx context.Context, key ed25519.PrivateKey, netwo
 func (c *Client) uploadSigned(ctx context.Context, key ed25519.PrivateKey, network record.NetworkID, put *apiv1.PutRequest, e *record.Entry, r io.Reader) (*apiv1.WriteResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	network, hlc, err := c.clock(ctx, network, e.Path)
+	if err != nil {
+		return nil, err
+	}
 	stream := c.KV.Upload(ctx)
-	err := stream.Send(&apiv1.UploadRequest{Put: put, Relay: &apiv1.RelayRequest{}})
+	err = stream.Send(&apiv1.UploadRequest{Put: put, Permit: permitFor(key, network, e.Path, hlc)})
 	var list record.ChunkList
 	if err == nil {
 		err = eachPiece(r, func(piece []byte) error {

@@ -63,9 +63,15 @@ func (k *kv) Upload(ctx context.Context, stream *connect.ClientStream[apiv1.Uplo
 		return nil, badRequest("the first message of an upload says what to write, in put, without a value")
 	}
 	op, err := opOfPut(first.GetPut(), k.now())
-	signed := first.GetRelay() != nil
-	if err == nil && !signed {
-		err = k.mayCommit(ctx, []crdtstore.Op{op}) // before the value comes
+	signed := first.GetPermit() != nil
+	switch { // before the value comes
+	case err != nil:
+	case first.GetRelay() != nil:
+		err = badRequest("relay is for the last message of an upload; a client that signs begins with a permit")
+	case signed:
+		err = k.permitted(op.Path, first.GetPermit())
+	default:
+		err = k.mayCommit(ctx, []crdtstore.Op{op})
 	}
 	if err != nil {
 		return nil, err
@@ -82,7 +88,7 @@ func (k *kv) Upload(ctx context.Context, stream *connect.ClientStream[apiv1.Uplo
 	case signed:
 		return k.relay(ctx, in.relay)
 	case in.relay != nil:
-		return nil, badRequest("the first message did not say that the client signs")
+		return nil, badRequest("the first message brought no permit")
 	}
 	return k.write(ctx, []crdtstore.Op{op})
 }
@@ -112,8 +118,8 @@ func (u *uploadReader) Read(p []byte) (int, error) {
 		switch {
 		case err != nil:
 			return 0, err
-		case m.GetPut() != nil:
-			return 0, badRequest("put is for the first message of an upload")
+		case m.GetPut() != nil || m.GetPermit() != nil:
+			return 0, badRequest("put and permit are for the first message of an upload")
 		case u.relay != nil:
 			return 0, badRequest("relay is for the last message of an upload")
 		}

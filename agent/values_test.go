@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -191,17 +193,28 @@ type failing struct{}
 func (*failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func TestUploadsThatMakeNoSense(t *testing.T) {
-	a, _ := largeAgent(t)
-	put := &apiv1.PutRequest{Path: "/x"}
+	a, key := largeAgent(t)
+	put, signed := &apiv1.PutRequest{Path: "/x"}, &apiv1.PutRequest{Path: "/of/x"}
+	permit := func(path string) *apiv1.UploadPermit {
+		network, hlc, err := a.client.clock(t.Context(), record.NetworkID{}, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return permitFor(key, network, path, hlc)
+	}
 	for name, messages := range map[string][]*apiv1.UploadRequest{
 		"nothing":             {},
 		"no put":              {{Data: []byte("x")}},
 		"value in put":        {{Put: &apiv1.PutRequest{Path: "/x", Value: []byte("x")}}},
 		"bad path":            {{Put: &apiv1.PutRequest{Path: "x"}}},
 		"put twice":           {{Put: put}, {Put: put}},
-		"signed, no write":    {{Put: put, Relay: &apiv1.RelayRequest{}}, {Data: []byte("x")}},
+		"write first":         {{Put: put, Relay: &apiv1.RelayRequest{}}},
+		"permit second":       {{Put: put}, {Permit: permit("/x")}},
+		"permit of no author": {{Put: put, Permit: &apiv1.UploadPermit{}}},
+		"of another path":     {{Put: signed, Permit: permit("/of/y")}, {Data: []byte("x")}},
+		"signed, no write":    {{Put: signed, Permit: permit("/of/x")}, {Data: []byte("x")}},
 		"write, not signed":   {{Put: put}, {Relay: &apiv1.RelayRequest{}}},
-		"data after the last": {{Put: put, Relay: &apiv1.RelayRequest{}}, {Relay: &apiv1.RelayRequest{}}, {Data: []byte("x")}},
+		"data after the last": {{Put: signed, Permit: permit("/of/x")}, {Relay: &apiv1.RelayRequest{}}, {Data: []byte("x")}},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		stream := a.client.KV.Upload(ctx)
@@ -215,5 +228,64 @@ func TestUploadsThatMakeNoSense(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		cancel()
+	}
+}
+
+// A client that signs for itself is judged before its value comes.
+func TestUploadsThatNobodyPermits(t *testing.T) {
+	a, key := largeAgent(t)
+	network, now, err := a.client.clock(t.Context(), record.NetworkID{}, "/of/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(d time.Duration) record.HLC { return record.NewHLC(now.Time().Add(d)) }
+	old := permitFor(key, network, "/of/x", at(-time.Minute))
+	old.Hlc = now.String()
+	foreign := permitFor(other, network, "/of/x", now)
+	forged := permitFor(other, network, "/of/x", now)
+	forged.Author = record.KeyOf(key).String()
+	for _, test := range []struct {
+		name, path string
+		permit     *apiv1.UploadPermit
+		want       string
+	}{
+		{"outside of the author's paths", "/big", permitFor(key, network, "/big", now), "write /big by "},
+		{"by a key that nobody knows", "/of/x", foreign, "write /of/x by "},
+		{"under the name of another", "/of/x", forged, "does not fit"},
+		{"for another path", "/of/x", permitFor(key, network, "/of/y", now), "does not fit"},
+		{"for another network", "/of/x", permitFor(key, record.NetworkID{1}, "/of/x", now), "does not fit"},
+		{"with another time", "/of/x", old, "does not fit"},
+		{"of an hour ago", "/of/x", permitFor(key, network, "/of/x", at(-time.Hour)), "ask Clock"},
+		{"of an hour ahead", "/of/x", permitFor(key, network, "/of/x", at(time.Hour)), "ask Clock"},
+		{"for a reserved path", "/.sys/x", permitFor(key, network, "/.sys/x", now), "reserved"},
+	} {
+		stream := a.client.KV.Upload(t.Context())
+		if err := stream.Send(&apiv1.UploadRequest{Put: &apiv1.PutRequest{Path: test.path}, Permit: test.permit}); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		_, err := stream.CloseAndReceive()
+		if e := ErrorOf(err); e == nil || !strings.Contains(e.Message, test.want) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+// An upload that does not go on is given up.
+func TestUploadThatStopsHalfWay(t *testing.T) {
+	s := startServer(t, func(s *server) { s.timeout = 100 * time.Millisecond })
+	stream := s.client.KV.Upload(t.Context())
+	if err := stream.Send(&apiv1.UploadRequest{Put: &apiv1.PutRequest{Path: "/x"}, Data: []byte("half")}); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := stream.Conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Receive(&apiv1.WriteResponse{}); err == nil || len(s.fake.items) != 0 {
+		t.Errorf("half a value was taken for a whole: %v, %v", err, s.fake.items)
 	}
 }

@@ -116,6 +116,14 @@ var guards = []guard{
 		"TestGreedyPeerIsHeldUpAlone", ""},
 	{"length of a frame", "p2p/frame.go", `if n > maxFrame {`, `if false {`,
 		"TestBrokenFrames", ""},
+
+	// Who calls the API.
+	{"permit of an upload", "agent/permit.go", `if !inForce.MayWritePath(author, path) {`, `if false {`,
+		"TestUploadsThatNobodyPermits", "outside of the author's paths"},
+	{"the permit is the author's", "agent/permit.go", `if !author.Verify(`, `if false && !author.Verify(`,
+		"TestUploadsThatNobodyPermits", "under the name of another"},
+	{"the permit is of now", "agent/permit.go", `.Abs() > permitFits {`, `.Abs() > permitFits && false {`,
+		"TestUploadsThatNobodyPermits", "of an hour ago"},
 }
 
 // TestGuards holds the table to the code: every guard stands where it says, once, and its attacks exist. With -guards it
@@ -165,9 +173,9 @@ func (g guard) takeOut(t *testing.T, code string) {
 	if err := os.WriteFile(list, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pkg := "./crdtstore"
-	if strings.HasPrefix(g.file, "p2p/") {
-		pkg = "./p2p"
+	pkg := "./crdtstore" // its tests are those of record and acl, too
+	if dir, _, _ := strings.Cut(g.file, "/"); dir == "p2p" || dir == "agent" {
+		pkg = "./" + dir
 	}
 	cmd := exec.Command("go", "test", "-vet=off", "-count=1", "-timeout=3m", "-overlay", list, "-run", "^("+g.attacks+")$", pkg)
 	cmd.Dir = ".."

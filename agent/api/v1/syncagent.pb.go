@@ -4673,9 +4673,11 @@ type UploadRequest struct {
 	Put *PutRequest `protobuf:"bytes,1,opt,name=put,proto3" json:"put,omitempty"`
 	// The next bytes of the value.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
-	// If the client signs for itself. In the first message, empty: that it does; of put only the path counts then. In the
-	// last message: the write, whose one entry has the chunk list of the value that was sent.
-	Relay         *RelayRequest `protobuf:"bytes,3,opt,name=relay,proto3" json:"relay,omitempty"`
+	// In the last message, if the client signs for itself: the write, whose one entry has the chunk list of the value that
+	// was sent.
+	Relay *RelayRequest `protobuf:"bytes,3,opt,name=relay,proto3" json:"relay,omitempty"`
+	// In the first message, if the client signs for itself; of put only the path counts then.
+	Permit        *UploadPermit `protobuf:"bytes,4,opt,name=permit,proto3" json:"permit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4731,6 +4733,78 @@ func (x *UploadRequest) GetRelay() *RelayRequest {
 	return nil
 }
 
+func (x *UploadRequest) GetPermit() *UploadPermit {
+	if x != nil {
+		return x.Permit
+	}
+	return nil
+}
+
+// Shows who signs a large value, before it comes: nobody fills a disk who may write nothing there.
+type UploadPermit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The peer ID of the key.
+	Author string `protobuf:"bytes,1,opt,name=author,proto3" json:"author,omitempty"`
+	// A time that Clock gave for the path, at most ten minutes ago.
+	Hlc string `protobuf:"bytes,2,opt,name=hlc,proto3" json:"hlc,omitempty"`
+	// By the author, over "syncagent upload v1\n", the 32 bytes of the network, and the SHA-256 of hlc (8 bytes, big-endian)
+	// and path.
+	Signature     []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadPermit) Reset() {
+	*x = UploadPermit{}
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadPermit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadPermit) ProtoMessage() {}
+
+func (x *UploadPermit) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadPermit.ProtoReflect.Descriptor instead.
+func (*UploadPermit) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *UploadPermit) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *UploadPermit) GetHlc() string {
+	if x != nil {
+		return x.Hlc
+	}
+	return ""
+}
+
+func (x *UploadPermit) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 type DownloadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -4742,7 +4816,7 @@ type DownloadRequest struct {
 
 func (x *DownloadRequest) Reset() {
 	*x = DownloadRequest{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[71]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4754,7 +4828,7 @@ func (x *DownloadRequest) String() string {
 func (*DownloadRequest) ProtoMessage() {}
 
 func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[71]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4767,7 +4841,7 @@ func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadRequest.ProtoReflect.Descriptor instead.
 func (*DownloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{71}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DownloadRequest) GetPath() string {
@@ -4796,7 +4870,7 @@ type DownloadResponse struct {
 
 func (x *DownloadResponse) Reset() {
 	*x = DownloadResponse{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[72]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4808,7 +4882,7 @@ func (x *DownloadResponse) String() string {
 func (*DownloadResponse) ProtoMessage() {}
 
 func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[72]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4821,7 +4895,7 @@ func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadResponse.ProtoReflect.Descriptor instead.
 func (*DownloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{72}
+	return file_agent_api_v1_syncagent_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DownloadResponse) GetEntry() *Entry {
@@ -4848,7 +4922,7 @@ type KnownRequest_Version struct {
 
 func (x *KnownRequest_Version) Reset() {
 	*x = KnownRequest_Version{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[73]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4860,7 +4934,7 @@ func (x *KnownRequest_Version) String() string {
 func (*KnownRequest_Version) ProtoMessage() {}
 
 func (x *KnownRequest_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[73]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4902,7 +4976,7 @@ type KnownResponse_Answer struct {
 
 func (x *KnownResponse_Answer) Reset() {
 	*x = KnownResponse_Answer{}
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[74]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4914,7 +4988,7 @@ func (x *KnownResponse_Answer) String() string {
 func (*KnownResponse_Answer) ProtoMessage() {}
 
 func (x *KnownResponse_Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_syncagent_proto_msgTypes[74]
+	mi := &file_agent_api_v1_syncagent_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5272,11 +5346,16 @@ const file_agent_api_v1_syncagent_proto_rawDesc = "" +
 	"\x04here\x18\x02 \x01(\tR\x04here\x12\x14\n" +
 	"\x05there\x18\x03 \x01(\tR\x05there\x120\n" +
 	"\x04kind\x18\x04 \x01(\x0e2\x1c.syncagent.v1.DifferenceKindR\x04kind\x126\n" +
-	"\x06reason\x18\x05 \x01(\x0e2\x1e.syncagent.v1.DifferenceReasonR\x06reason\"\x81\x01\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x1e.syncagent.v1.DifferenceReasonR\x06reason\"\xb5\x01\n" +
 	"\rUploadRequest\x12*\n" +
 	"\x03put\x18\x01 \x01(\v2\x18.syncagent.v1.PutRequestR\x03put\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x120\n" +
-	"\x05relay\x18\x03 \x01(\v2\x1a.syncagent.v1.RelayRequestR\x05relay\"?\n" +
+	"\x05relay\x18\x03 \x01(\v2\x1a.syncagent.v1.RelayRequestR\x05relay\x122\n" +
+	"\x06permit\x18\x04 \x01(\v2\x1a.syncagent.v1.UploadPermitR\x06permit\"V\n" +
+	"\fUploadPermit\x12\x16\n" +
+	"\x06author\x18\x01 \x01(\tR\x06author\x12\x10\n" +
+	"\x03hlc\x18\x02 \x01(\tR\x03hlc\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\"?\n" +
 	"\x0fDownloadRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"Q\n" +
@@ -5357,7 +5436,7 @@ func file_agent_api_v1_syncagent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_api_v1_syncagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_agent_api_v1_syncagent_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(Stage)(0),                    // 0: syncagent.v1.Stage
 	(EventType)(0),                // 1: syncagent.v1.EventType
@@ -5434,28 +5513,29 @@ var file_agent_api_v1_syncagent_proto_goTypes = []any{
 	(*CompareResponse)(nil),       // 72: syncagent.v1.CompareResponse
 	(*PathDifference)(nil),        // 73: syncagent.v1.PathDifference
 	(*UploadRequest)(nil),         // 74: syncagent.v1.UploadRequest
-	(*DownloadRequest)(nil),       // 75: syncagent.v1.DownloadRequest
-	(*DownloadResponse)(nil),      // 76: syncagent.v1.DownloadResponse
-	(*KnownRequest_Version)(nil),  // 77: syncagent.v1.KnownRequest.Version
-	(*KnownResponse_Answer)(nil),  // 78: syncagent.v1.KnownResponse.Answer
-	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 80: google.protobuf.Duration
+	(*UploadPermit)(nil),          // 75: syncagent.v1.UploadPermit
+	(*DownloadRequest)(nil),       // 76: syncagent.v1.DownloadRequest
+	(*DownloadResponse)(nil),      // 77: syncagent.v1.DownloadResponse
+	(*KnownRequest_Version)(nil),  // 78: syncagent.v1.KnownRequest.Version
+	(*KnownResponse_Answer)(nil),  // 79: syncagent.v1.KnownResponse.Answer
+	(*timestamppb.Timestamp)(nil), // 80: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 81: google.protobuf.Duration
 }
 var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
-	79, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	79, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
-	80, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	80, // 0: syncagent.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	80, // 1: syncagent.v1.PutRequest.expires:type_name -> google.protobuf.Timestamp
+	81, // 2: syncagent.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
 	5,  // 3: syncagent.v1.Op.put:type_name -> syncagent.v1.PutRequest
 	6,  // 4: syncagent.v1.Op.delete:type_name -> syncagent.v1.DeleteRequest
 	7,  // 5: syncagent.v1.BatchRequest.ops:type_name -> syncagent.v1.Op
 	4,  // 6: syncagent.v1.HistoryResponse.entries:type_name -> syncagent.v1.Entry
-	77, // 7: syncagent.v1.KnownRequest.versions:type_name -> syncagent.v1.KnownRequest.Version
-	78, // 8: syncagent.v1.KnownResponse.answers:type_name -> syncagent.v1.KnownResponse.Answer
-	80, // 9: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
+	78, // 7: syncagent.v1.KnownRequest.versions:type_name -> syncagent.v1.KnownRequest.Version
+	79, // 8: syncagent.v1.KnownResponse.answers:type_name -> syncagent.v1.KnownResponse.Answer
+	81, // 9: syncagent.v1.WaitRequest.timeout:type_name -> google.protobuf.Duration
 	0,  // 10: syncagent.v1.WaitRequest.stage:type_name -> syncagent.v1.Stage
 	16, // 11: syncagent.v1.WaitResponse.hosts:type_name -> syncagent.v1.HostProgress
 	0,  // 12: syncagent.v1.HostProgress.stage:type_name -> syncagent.v1.Stage
-	80, // 13: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
+	81, // 13: syncagent.v1.RolloutRequest.timeout:type_name -> google.protobuf.Duration
 	16, // 14: syncagent.v1.RolloutResponse.hosts:type_name -> syncagent.v1.HostProgress
 	4,  // 15: syncagent.v1.GetResponse.entry:type_name -> syncagent.v1.Entry
 	4,  // 16: syncagent.v1.ListResponse.entries:type_name -> syncagent.v1.Entry
@@ -5467,14 +5547,14 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	37, // 22: syncagent.v1.StatusResponse.mirrors:type_name -> syncagent.v1.Mirror
 	38, // 23: syncagent.v1.StatusResponse.triggers:type_name -> syncagent.v1.Trigger
 	34, // 24: syncagent.v1.StatusResponse.indexes:type_name -> syncagent.v1.Index
-	79, // 25: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	80, // 25: syncagent.v1.Alarm.since:type_name -> google.protobuf.Timestamp
 	36, // 26: syncagent.v1.PeersResponse.peers:type_name -> syncagent.v1.Peer
 	63, // 27: syncagent.v1.LogResponse.texts:type_name -> syncagent.v1.PolicyText
-	79, // 28: syncagent.v1.PolicyText.taken:type_name -> google.protobuf.Timestamp
+	80, // 28: syncagent.v1.PolicyText.taken:type_name -> google.protobuf.Timestamp
 	66, // 29: syncagent.v1.PreviewResponse.changes:type_name -> syncagent.v1.PathChange
 	4,  // 30: syncagent.v1.PathChange.now:type_name -> syncagent.v1.Entry
 	4,  // 31: syncagent.v1.PathChange.then:type_name -> syncagent.v1.Entry
-	79, // 32: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
+	80, // 32: syncagent.v1.WrittenRequest.since:type_name -> google.protobuf.Timestamp
 	69, // 33: syncagent.v1.WrittenResponse.entries:type_name -> syncagent.v1.WrittenEntry
 	4,  // 34: syncagent.v1.WrittenEntry.entry:type_name -> syncagent.v1.Entry
 	73, // 35: syncagent.v1.CompareResponse.paths:type_name -> syncagent.v1.PathDifference
@@ -5482,77 +5562,78 @@ var file_agent_api_v1_syncagent_proto_depIdxs = []int32{
 	3,  // 37: syncagent.v1.PathDifference.reason:type_name -> syncagent.v1.DifferenceReason
 	5,  // 38: syncagent.v1.UploadRequest.put:type_name -> syncagent.v1.PutRequest
 	22, // 39: syncagent.v1.UploadRequest.relay:type_name -> syncagent.v1.RelayRequest
-	4,  // 40: syncagent.v1.DownloadResponse.entry:type_name -> syncagent.v1.Entry
-	4,  // 41: syncagent.v1.KnownResponse.Answer.deleted:type_name -> syncagent.v1.Entry
-	5,  // 42: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
-	23, // 43: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
-	25, // 44: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
-	27, // 45: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
-	6,  // 46: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
-	8,  // 47: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
-	29, // 48: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
-	10, // 49: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
-	14, // 50: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
-	19, // 51: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
-	20, // 52: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
-	22, // 53: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
-	74, // 54: syncagent.v1.KV.Upload:input_type -> syncagent.v1.UploadRequest
-	75, // 55: syncagent.v1.KV.Download:input_type -> syncagent.v1.DownloadRequest
-	17, // 56: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
-	12, // 57: syncagent.v1.KV.Known:input_type -> syncagent.v1.KnownRequest
-	32, // 58: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
-	39, // 59: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
-	41, // 60: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
-	43, // 61: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
-	47, // 62: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
-	49, // 63: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
-	45, // 64: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
-	71, // 65: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
-	51, // 66: syncagent.v1.Agent.Scrub:input_type -> syncagent.v1.ScrubRequest
-	53, // 67: syncagent.v1.Agent.ResetClock:input_type -> syncagent.v1.ResetClockRequest
-	55, // 68: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
-	57, // 69: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
-	59, // 70: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
-	61, // 71: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
-	64, // 72: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
-	67, // 73: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
-	9,  // 74: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
-	24, // 75: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
-	26, // 76: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
-	28, // 77: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
-	9,  // 78: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
-	9,  // 79: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
-	30, // 80: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
-	11, // 81: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
-	15, // 82: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
-	9,  // 83: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
-	21, // 84: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
-	9,  // 85: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
-	9,  // 86: syncagent.v1.KV.Upload:output_type -> syncagent.v1.WriteResponse
-	76, // 87: syncagent.v1.KV.Download:output_type -> syncagent.v1.DownloadResponse
-	18, // 88: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
-	13, // 89: syncagent.v1.KV.Known:output_type -> syncagent.v1.KnownResponse
-	33, // 90: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
-	40, // 91: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
-	42, // 92: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
-	44, // 93: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
-	48, // 94: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
-	50, // 95: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
-	46, // 96: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
-	72, // 97: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
-	52, // 98: syncagent.v1.Agent.Scrub:output_type -> syncagent.v1.ScrubResponse
-	54, // 99: syncagent.v1.Agent.ResetClock:output_type -> syncagent.v1.ResetClockResponse
-	56, // 100: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
-	58, // 101: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
-	60, // 102: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
-	62, // 103: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
-	65, // 104: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
-	68, // 105: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
-	74, // [74:106] is the sub-list for method output_type
-	42, // [42:74] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	75, // 40: syncagent.v1.UploadRequest.permit:type_name -> syncagent.v1.UploadPermit
+	4,  // 41: syncagent.v1.DownloadResponse.entry:type_name -> syncagent.v1.Entry
+	4,  // 42: syncagent.v1.KnownResponse.Answer.deleted:type_name -> syncagent.v1.Entry
+	5,  // 43: syncagent.v1.KV.Put:input_type -> syncagent.v1.PutRequest
+	23, // 44: syncagent.v1.KV.Get:input_type -> syncagent.v1.GetRequest
+	25, // 45: syncagent.v1.KV.List:input_type -> syncagent.v1.ListRequest
+	27, // 46: syncagent.v1.KV.Count:input_type -> syncagent.v1.CountRequest
+	6,  // 47: syncagent.v1.KV.Delete:input_type -> syncagent.v1.DeleteRequest
+	8,  // 48: syncagent.v1.KV.Batch:input_type -> syncagent.v1.BatchRequest
+	29, // 49: syncagent.v1.KV.Watch:input_type -> syncagent.v1.WatchRequest
+	10, // 50: syncagent.v1.KV.History:input_type -> syncagent.v1.HistoryRequest
+	14, // 51: syncagent.v1.KV.Wait:input_type -> syncagent.v1.WaitRequest
+	19, // 52: syncagent.v1.KV.Restore:input_type -> syncagent.v1.RestoreRequest
+	20, // 53: syncagent.v1.KV.Clock:input_type -> syncagent.v1.ClockRequest
+	22, // 54: syncagent.v1.KV.Relay:input_type -> syncagent.v1.RelayRequest
+	74, // 55: syncagent.v1.KV.Upload:input_type -> syncagent.v1.UploadRequest
+	76, // 56: syncagent.v1.KV.Download:input_type -> syncagent.v1.DownloadRequest
+	17, // 57: syncagent.v1.KV.Rollout:input_type -> syncagent.v1.RolloutRequest
+	12, // 58: syncagent.v1.KV.Known:input_type -> syncagent.v1.KnownRequest
+	32, // 59: syncagent.v1.Agent.Status:input_type -> syncagent.v1.StatusRequest
+	39, // 60: syncagent.v1.Agent.Peers:input_type -> syncagent.v1.PeersRequest
+	41, // 61: syncagent.v1.Agent.PausePeers:input_type -> syncagent.v1.PausePeersRequest
+	43, // 62: syncagent.v1.Agent.ResumePeers:input_type -> syncagent.v1.ResumePeersRequest
+	47, // 63: syncagent.v1.Agent.ID:input_type -> syncagent.v1.IDRequest
+	49, // 64: syncagent.v1.Agent.Reload:input_type -> syncagent.v1.ReloadRequest
+	45, // 65: syncagent.v1.Agent.ConfirmMirror:input_type -> syncagent.v1.ConfirmMirrorRequest
+	71, // 66: syncagent.v1.Agent.Compare:input_type -> syncagent.v1.CompareRequest
+	51, // 67: syncagent.v1.Agent.Scrub:input_type -> syncagent.v1.ScrubRequest
+	53, // 68: syncagent.v1.Agent.ResetClock:input_type -> syncagent.v1.ResetClockRequest
+	55, // 69: syncagent.v1.Agent.Backup:input_type -> syncagent.v1.BackupRequest
+	57, // 70: syncagent.v1.Policy.Show:input_type -> syncagent.v1.ShowRequest
+	59, // 71: syncagent.v1.Policy.Apply:input_type -> syncagent.v1.ApplyRequest
+	61, // 72: syncagent.v1.Policy.Log:input_type -> syncagent.v1.LogRequest
+	64, // 73: syncagent.v1.Policy.Preview:input_type -> syncagent.v1.PreviewRequest
+	67, // 74: syncagent.v1.Policy.Written:input_type -> syncagent.v1.WrittenRequest
+	9,  // 75: syncagent.v1.KV.Put:output_type -> syncagent.v1.WriteResponse
+	24, // 76: syncagent.v1.KV.Get:output_type -> syncagent.v1.GetResponse
+	26, // 77: syncagent.v1.KV.List:output_type -> syncagent.v1.ListResponse
+	28, // 78: syncagent.v1.KV.Count:output_type -> syncagent.v1.CountResponse
+	9,  // 79: syncagent.v1.KV.Delete:output_type -> syncagent.v1.WriteResponse
+	9,  // 80: syncagent.v1.KV.Batch:output_type -> syncagent.v1.WriteResponse
+	30, // 81: syncagent.v1.KV.Watch:output_type -> syncagent.v1.WatchResponse
+	11, // 82: syncagent.v1.KV.History:output_type -> syncagent.v1.HistoryResponse
+	15, // 83: syncagent.v1.KV.Wait:output_type -> syncagent.v1.WaitResponse
+	9,  // 84: syncagent.v1.KV.Restore:output_type -> syncagent.v1.WriteResponse
+	21, // 85: syncagent.v1.KV.Clock:output_type -> syncagent.v1.ClockResponse
+	9,  // 86: syncagent.v1.KV.Relay:output_type -> syncagent.v1.WriteResponse
+	9,  // 87: syncagent.v1.KV.Upload:output_type -> syncagent.v1.WriteResponse
+	77, // 88: syncagent.v1.KV.Download:output_type -> syncagent.v1.DownloadResponse
+	18, // 89: syncagent.v1.KV.Rollout:output_type -> syncagent.v1.RolloutResponse
+	13, // 90: syncagent.v1.KV.Known:output_type -> syncagent.v1.KnownResponse
+	33, // 91: syncagent.v1.Agent.Status:output_type -> syncagent.v1.StatusResponse
+	40, // 92: syncagent.v1.Agent.Peers:output_type -> syncagent.v1.PeersResponse
+	42, // 93: syncagent.v1.Agent.PausePeers:output_type -> syncagent.v1.PausePeersResponse
+	44, // 94: syncagent.v1.Agent.ResumePeers:output_type -> syncagent.v1.ResumePeersResponse
+	48, // 95: syncagent.v1.Agent.ID:output_type -> syncagent.v1.IDResponse
+	50, // 96: syncagent.v1.Agent.Reload:output_type -> syncagent.v1.ReloadResponse
+	46, // 97: syncagent.v1.Agent.ConfirmMirror:output_type -> syncagent.v1.ConfirmMirrorResponse
+	72, // 98: syncagent.v1.Agent.Compare:output_type -> syncagent.v1.CompareResponse
+	52, // 99: syncagent.v1.Agent.Scrub:output_type -> syncagent.v1.ScrubResponse
+	54, // 100: syncagent.v1.Agent.ResetClock:output_type -> syncagent.v1.ResetClockResponse
+	56, // 101: syncagent.v1.Agent.Backup:output_type -> syncagent.v1.BackupResponse
+	58, // 102: syncagent.v1.Policy.Show:output_type -> syncagent.v1.ShowResponse
+	60, // 103: syncagent.v1.Policy.Apply:output_type -> syncagent.v1.ApplyResponse
+	62, // 104: syncagent.v1.Policy.Log:output_type -> syncagent.v1.LogResponse
+	65, // 105: syncagent.v1.Policy.Preview:output_type -> syncagent.v1.PreviewResponse
+	68, // 106: syncagent.v1.Policy.Written:output_type -> syncagent.v1.WrittenResponse
+	75, // [75:107] is the sub-list for method output_type
+	43, // [43:75] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_syncagent_proto_init() }
@@ -5577,7 +5658,7 @@ func file_agent_api_v1_syncagent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_syncagent_proto_rawDesc), len(file_agent_api_v1_syncagent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   75,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
