@@ -105,25 +105,31 @@ func fromOutside(err error) bool {
 	return errors.Is(err, record.ErrFormat) || errors.Is(err, errWrongEntry)
 }
 
-// takeParcels takes foreign blocks and entries until the turn is full, some of each request by turns: who brings many
-// holds up nobody who brings few.
+// takeParcels takes foreign blocks and entries until the turn is full, some of each request by turns and only so much of
+// each peer: who brings many holds up neither who brings few nor the writes of this host.
 func (t *turn) takeParcels(full bool) (done []*ingestRequest, err error) {
 	q := &t.s.queue
-	for len(q.ingests) > 0 {
+	t.s.share = t.s.sharing()
+	taken := make(map[record.PublicKey]int)
+	for idle := 0; idle < len(q.ingests); {
 		r := q.ingests[0]
 		if full {
 			r.finish(ErrDiskFull)
 			q.ingests = q.ingests[1:]
 			continue
 		}
-		for share := 0; r.next < len(r.parcels) && share < turnShare; share++ {
+		idle++
+		for n := 0; r.next < len(r.parcels) && n < turnShare && taken[r.from] < t.s.share; n++ {
 			if !t.fits(r.parcels[r.next]) {
 				return done, nil
 			}
+			before := t.size
 			if err := t.parcel(r, r.parcels[r.next]); err != nil {
 				return nil, err
 			}
+			taken[r.from] += max((t.size-before)*turnBlocks/turnBytes, 1)
 			r.next++
+			idle = 0
 		}
 		q.ingests = q.ingests[1:]
 		if r.next < len(r.parcels) {
@@ -137,17 +143,21 @@ func (t *turn) takeParcels(full bool) (done []*ingestRequest, err error) {
 	return done, nil
 }
 
-// fits tells whether the turn may take one more parcel. The first always fits. While local writes wait a turn is short:
-// what comes from outside, from however many peers, takes about as long as they do.
+// sharing says how many small blocks the next turn may take of one peer: few as long as local writes come, then twice as
+// many with each turn. So what a peer brings takes about as long as those writes do, and as their clients to come again.
+func (s *Store) sharing() int {
+	if n := max(len(s.queue.writes), s.made); n > 0 {
+		return min(turnShare+n/4, turnBlocks)
+	}
+	return min(2*s.share, turnBlocks)
+}
+
+// fits tells whether the turn may take one more parcel. The first always fits.
 func (t *turn) fits(p *parcel) bool {
 	if len(t.foreign) == 0 && t.size == 0 {
 		return true
 	}
-	room, blocks := turnBytes, turnBlocks
-	if waiting := len(t.s.queue.writes); waiting > 0 {
-		room, blocks = room/2, min(turnShare+waiting/4, turnBlocks)
-	}
-	if len(t.foreign) >= blocks || t.size >= room || len(t.dag.heads) >= maxHeads {
+	if len(t.foreign) >= min(4*t.s.share, turnBlocks) || t.size >= turnBytes || len(t.dag.heads) >= maxHeads {
 		return false
 	}
 	return p.block == nil || p.block.Bundle == nil || t.size+planned(p) <= txnBytes

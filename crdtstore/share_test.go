@@ -82,6 +82,11 @@ func TestManyBlocksHoldNobodyUp(t *testing.T) {
 	if large.next == 0 || len(large.done) > 0 {
 		t.Errorf("%d of %d blocks of the large request were taken", large.next, many)
 	}
+	// A client that comes again at once does not find the store busy with all the rest.
+	before := large.next
+	if turn(); large.next > before+turnShare {
+		t.Errorf("the turn after a write of this host took %d blocks", large.next-before)
+	}
 	for range many / turnShare {
 		turn()
 	}

@@ -39,7 +39,7 @@ func (s *Store) step() error {
 		return err
 	}
 	t.tellAges()
-	s.last = t.dag
+	s.last, s.made = t.dag, len(t.local)
 	return s.leave(&openTurn{
 		sync: s.syncs(t), dag: t.dag, stats: s.newStats(t.dag), feed: s.counters.feed, shown: len(t.feed) > 0,
 		local: t.local, repeats: t.repeats, ended: ended, out: t.out,

@@ -104,6 +104,8 @@ type Store struct {
 	last       *dagState // after the last turn, told or not
 	unsynced   bool
 	lastSync   time.Duration
+	made       int          // local writes of the last turn
+	share      int          // small foreign blocks that it could have taken of one peer
 	passedOver bool         // the next local write did not fit beside what came from outside
 	postponed  []record.Tag // paths of writes that are ready, but did not fit into the turn
 	turn       *turn
@@ -149,7 +151,7 @@ func Open(o Options) (*Store, error) {
 		feedMax: cmp.Or(o.feedBytes, feedBytesKept),
 		floor:   &acl.Signed{Serial: o.MinSerial, Hash: o.MinHash},
 		inbox:   make(chan any, 256), stopped: make(chan struct{}), left: make(chan struct{}, 1), told: make(chan struct{}, 1),
-		index: newPathIndex(), parked: newParking(), early: newEarlyEntries(), wants: newWants(),
+		index: newPathIndex(), share: turnShare, parked: newParking(), early: newEarlyEntries(), wants: newWants(),
 		unready: make(map[record.ID]*unreadyWrite), unreadyAt: make(map[record.Tag]map[record.ID]bool),
 		bells: make(map[chan struct{}]struct{}), uploads: make(chan struct{}, uploadsAtOnce), storing: make(chan struct{}, chunksAtOnce),
 	}

@@ -13,6 +13,8 @@ const (
 	budgetBurst    = 64      // seconds of the rate that may be spent at once: a catch-up
 	budgetLeast    = 4 << 10 // bytes that a frame or message counts for at least: it costs work, however short
 	policyBurst    = 256     // texts that a peer may offer at once, then one a second: each is parsed and verified
+	signsBurst     = 64      // hellos and frames of control streams that cost nothing, then some a second
+	signsEvery     = time.Second / 8
 	maxBudgetPeers = 4096
 )
 
@@ -30,6 +32,7 @@ const (
 type budget struct {
 	bytes    *rate.Limiter
 	policies *rate.Limiter
+	signs    *rate.Limiter
 }
 
 // budgets keeps those of all peers, but full ones, which it makes again. It is safe for concurrent use.
@@ -54,7 +57,8 @@ func (b *budgets) of(p peer.ID) *budget {
 			delete(b.byPeer, id) // who comes back has a full one anyhow
 		}
 	}
-	fresh := &budget{bytes: rate.NewLimiter(rateOf(b.perSecond)), policies: rate.NewLimiter(rate.Every(time.Second), policyBurst)}
+	fresh := &budget{bytes: rate.NewLimiter(rateOf(b.perSecond)), policies: rate.NewLimiter(rate.Every(time.Second), policyBurst),
+		signs: rate.NewLimiter(rate.Every(signsEvery), signsBurst)}
 	b.byPeer[p] = fresh
 	return fresh
 }
@@ -79,7 +83,7 @@ func rateOf(perSecond int64) (limit rate.Limit, burst int) {
 }
 
 func (b *budget) full() bool {
-	return b.bytes.Tokens() >= float64(b.bytes.Burst()) && b.policies.Tokens() >= policyBurst
+	return b.bytes.Tokens() >= float64(b.bytes.Burst()) && b.policies.Tokens() >= policyBurst && b.signs.Tokens() >= signsBurst
 }
 
 // spend charges bytes to a peer and waits when it has had more than its rate: whoever calls does not read on from it,

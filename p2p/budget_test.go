@@ -80,6 +80,33 @@ func TestDiallingAnewFillsNoBudget(t *testing.T) {
 	}
 }
 
+// TestPeerOverItsBudgetIsNotDead: who has to wait for everything else can still greet and give signs of life, or its
+// connections would be closed for silence.
+func TestPeerOverItsBudgetIsNotDead(t *testing.T) {
+	ka, kx := testKey(t), testKey(t)
+	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kx)}}
+	a := start(t, "a", newFake(ka, policy), Options{PeerBytes: 64 << 10})
+	x := start(t, "x", newFake(kx, policy), Options{Bootstrap: a.node.Addrs()})
+	eventually(t, func() bool { return connectedPeers(a) == 1 }, "connected")
+	l := a.node.budgets.of(x.self.PeerID()).bytes
+	for range 100 {
+		l.ReserveN(time.Now(), l.Burst()) // more than an hour
+	}
+	f := sneak(t, x, a, protoSync)
+	for _, kind := range []byte{framePing, frameDigest} {
+		payload := make([]byte, 8)
+		if kind == frameDigest {
+			payload = digestNote{Ask: true}.encode()
+		}
+		if err := f.write(kind, payload); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, err := f.read(20 * time.Second); err != nil || got != framePong && got != frameDigest {
+			t.Fatalf("frame %d, %v", got, err)
+		}
+	}
+}
+
 // TestWorkIsChargedThatFewBytesCause: a small frame that unpacks to a large one, or has the whole store gone over, counts for
 // what it costs.
 func TestWorkIsChargedThatFewBytesCause(t *testing.T) {

@@ -87,6 +87,7 @@ type fakeReplica struct {
 	seen    map[record.PublicKey]int // parcels by who delivered
 	slow    time.Duration            // per ingest
 	served  int
+	asked   int                    // times for blocks by digest
 	pulled  func(record.PublicKey) // called by Missing; nil: nothing
 	putOff  int                    // blocks to come
 	invalid error
@@ -211,6 +212,7 @@ func (r *fakeReplica) Lacks(blocks []record.Digest) (out []record.Digest, err er
 
 func (r *fakeReplica) Ancestors(_ context.Context, of []record.Digest, reader record.PublicKey, send func(record.Parcel) error) error {
 	r.mu.Lock()
+	r.asked++
 	seen := map[record.Digest]bool{}
 	var out []*record.Block
 	for _, d := range of {

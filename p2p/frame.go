@@ -69,14 +69,14 @@ type rawStream interface {
 type frames struct {
 	s     rawStream
 	r     *bufio.Reader
-	heard func(bytes int) // called for every frame that came
-	greet func() error    // waits for the peer's hello, before anything else is read; nil: done
+	heard func(kind byte, bytes int) // called for every frame that came
+	greet func() error               // waits for the peer's hello, before anything else is read; nil: done
 
 	mu  sync.Mutex // one write at a time
 	buf []byte
 }
 
-func newFrames(s rawStream, heard func(bytes int)) *frames {
+func newFrames(s rawStream, heard func(kind byte, bytes int)) *frames {
 	return &frames{s: s, r: bufio.NewReader(s), heard: heard}
 }
 
@@ -100,7 +100,7 @@ func (f *frames) read(idle time.Duration) (kind byte, payload []byte, err error)
 	}
 	payload, err = readPayload(f.r)
 	if err == nil && f.heard != nil {
-		f.heard(frameHeader + len(payload))
+		f.heard(kind, frameHeader+len(payload))
 	}
 	return kind, payload, err
 }

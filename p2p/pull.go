@@ -15,6 +15,7 @@ const (
 	stallTimeout = 5 * time.Second  // without a frame from the peer we sync with, then it is another's turn
 	fruitless    = 15 * time.Second // without a new block, then too: a peer must not hold the others up with old ones
 	askRounds    = 256              // of 64 ancestors each
+	gapRounds    = 4                // of them for a gap, then it is a sync like others
 	ingestTarget = 2 << 20          // bytes handed to the replica at a time
 	readAhead    = 4                // frames
 	sameRounds   = 3                // syncs in a row that find a difference and no reason, then the alarm
@@ -45,20 +46,28 @@ func (n *Node) sync(ctx context.Context, s *session, gaps []record.Digest) (sync
 		return r, err
 	}
 	defer done()
-	if gaps == nil {
-		for _, part := range encodeVector(n.replica.Vector()) {
-			if err := f.write(frameVector, part); err != nil {
-				return r, err
-			}
+	if gaps != nil {
+		err := n.askMissing(ctx, s, f, &r, gapRounds)
+		if err == nil && r.delayed > 0 {
+			err = errPutOff
 		}
-		if err := f.write(framePull, nil); err != nil {
+		if err != nil || len(r.missing) == 0 {
 			return r, err
 		}
-		if err := n.receive(ctx, s, f, &r); err != nil {
+		r.missing = nil // it is more than a gap: in ascending height nothing has to be parked
+	}
+	for _, part := range encodeVector(n.replica.Vector()) {
+		if err := f.write(frameVector, part); err != nil {
 			return r, err
 		}
 	}
-	if err := n.askMissing(ctx, s, f, &r); err != nil || gaps != nil && r.delayed == 0 {
+	if err := f.write(framePull, nil); err != nil {
+		return r, err
+	}
+	if err := n.receive(ctx, s, f, &r); err != nil {
+		return r, err
+	}
+	if err := n.askMissing(ctx, s, f, &r, askRounds); err != nil {
 		return r, err
 	}
 	if r.delayed > 0 {
@@ -70,10 +79,10 @@ func (n *Node) sync(ctx context.Context, s *session, gaps []record.Digest) (sync
 	return r, n.compareHeads(ctx, s, f, &r)
 }
 
-// askMissing asks for blocks by digest until nothing that the answers name is missing.
-func (n *Node) askMissing(ctx context.Context, s *session, f *frames, r *synced) error {
+// askMissing asks for blocks by digest until nothing that the answers name is missing, or so many times.
+func (n *Node) askMissing(ctx context.Context, s *session, f *frames, r *synced, rounds int) error {
 	asked := map[record.Digest]bool{}
-	for range askRounds {
+	for range rounds {
 		want := slices.DeleteFunc(r.missing, func(d record.Digest) bool { return asked[d] })
 		r.missing = nil
 		if len(want) == 0 || uptime()-r.fruit > fruitless {
@@ -107,7 +116,7 @@ func (n *Node) compareHeads(ctx context.Context, s *session, f *frames, r *synce
 	if r.missing, err = n.replica.Lacks(r.heads); err != nil {
 		return err
 	}
-	if err := n.askMissing(ctx, s, f, r); err != nil {
+	if err := n.askMissing(ctx, s, f, r, askRounds); err != nil {
 		return err
 	}
 	same := r.blocks == 0 && r.unknown == 0 && r.note.Digest != n.replica.BlockDigest() && slices.Equal(ours, n.replica.Heads())

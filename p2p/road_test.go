@@ -142,6 +142,22 @@ func TestGapInGossipIsAskedFor(t *testing.T) {
 	eventually(t, equal(a, b), "the gap is closed")
 }
 
+// From the top down each block of a long gap would be parked, and more than can be would be forgotten, for ever.
+func TestLongGapIsClosedFromBelow(t *testing.T) {
+	a, b := pair(t, nil)
+	var last Outgoing
+	for i := range 1000 {
+		last = a.put([]byte("v"), fmt.Sprintf("/lost/%d", i))
+	}
+	a.node.Publish(last)
+	eventually(t, equal(a, b), "the gap is closed")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.asked > gapRounds {
+		t.Errorf("a was asked %d times for what lies below", a.asked)
+	}
+}
+
 func TestStalledPeerIsPassedBy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 5 s")

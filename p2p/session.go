@@ -79,11 +79,15 @@ func (s *session) touch() { s.lastHeard.Store(int64(uptime())) }
 
 func (s *session) silentFor() time.Duration { return uptime() - time.Duration(s.lastHeard.Load()) }
 
-// hears counts what comes from a peer on a stream, and holds up the stream while the peer is over its budget.
-func (n *Node) hears(ctx context.Context, s *session) func(bytes int) {
-	return func(bytes int) {
+// hears counts what comes from a peer on a stream, and holds up the stream while the peer is over its budget. A few
+// greetings and signs of life always pass: who is over it is slow, not dead.
+func (n *Node) hears(ctx context.Context, s *session) func(kind byte, bytes int) {
+	return func(kind byte, bytes int) {
 		s.touch()
 		n.received.Add(int64(bytes))
+		if (kind == frameHello || kind >= frameDigest && kind <= frameView) && bytes <= fewBytes && n.budgets.of(s.id).signs.Allow() {
+			return
+		}
 		n.spend(ctx, s, bytes)
 	}
 }

@@ -151,7 +151,7 @@ func startHostile(attack, dir string, addrs []string) (*hostileProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(exe, addrs...)
+	cmd := exec.Command("nice", append([]string{"-n", "5", exe}, addrs...)...)
 	cmd.Env = append(os.Environ(), attackVariable+"="+attack, dirVariable+"="+dir)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

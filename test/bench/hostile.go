@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"syncagent/crdtstore/record"
@@ -47,7 +46,6 @@ const floodBlocks = 256 // at a time
 
 // hostile is this process when it was started as the hostile member.
 func hostile(attack string) error {
-	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 5)
 	f := newFleet("", 3)
 	n := f.nodes[2]
 	n.dir = os.Getenv(dirVariable)
