@@ -85,6 +85,7 @@ type fakeReplica struct {
 	tags    map[record.ID][]record.Tag
 	given   map[record.ID]time.Time
 	seen    map[record.PublicKey]int // parcels by who delivered
+	sent    map[record.PublicKey]int // bytes of entries, by who pulls
 	slow    time.Duration            // per ingest
 	served  int
 	asked   int                    // times for blocks by digest
@@ -105,7 +106,7 @@ func newFake(key ed25519.PrivateKey, policy *fakePolicy) *fakeReplica {
 		blocks:     map[record.Digest]*record.Block{genesis.Digest: genesis}, heads: map[record.Digest]bool{genesis.Digest: true},
 		chains: map[chainKey][]record.Digest{}, parked: map[record.Digest]*record.Block{},
 		entries: map[record.ID][]byte{}, slots: map[record.ID]record.Want{}, tags: map[record.ID][]record.Tag{},
-		given: map[record.ID]time.Time{}, seen: map[record.PublicKey]int{}}
+		given: map[record.ID]time.Time{}, seen: map[record.PublicKey]int{}, sent: map[record.PublicKey]int{}}
 	if policy != nil {
 		r.policy, r.texts = policy, [][]byte{policy.text()}
 	}
@@ -188,6 +189,7 @@ func (r *fakeReplica) sendAll(out []*record.Block, reader record.PublicKey, send
 			for i := range w.Slots {
 				if e := r.entries[w.Slots[i].Entry]; e != nil && r.policy.MayRead(reader, w.Slots[i].Tags) && len(e) < 2000 {
 					p.Entries = append(p.Entries, e) // larger ones have to be wanted
+					r.sent[reader] += len(e)
 				}
 			}
 		}
