@@ -292,7 +292,9 @@ func (r *running) serveFront(ctx context.Context) error {
 	group.Go(func() error { return r.mirrors.run(ctx) })
 	group.Go(func() error { return r.indexes.run(ctx) })
 	clock := clockGuard{peers: ownNetwork{r.node}.Peers, alarms: a.alarms, refuse: r.store.RefuseWrites}
-	group.Go(func() error { return clock.run(ctx) })
+	group.Go(func() error { return repeat(ctx, guardInterval, clock.look) })
+	policies := policyGuard{peers: clock.peers, serial: r.policySerial, alarms: a.alarms}
+	group.Go(func() error { return repeat(ctx, guardInterval, policies.look) })
 	group.Go(func() error { return runTidy(ctx, debug.FreeOSMemory) })
 	if interval := watchdogInterval(); interval > 0 {
 		group.Go(func() error { return runWatchdog(ctx, interval, func() { r.store.Stats() }) })

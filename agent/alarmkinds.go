@@ -17,6 +17,8 @@ var AlarmKinds = []AlarmKind{
 	{"bad-policy", "the policy file beside the configuration cannot be taken", "syncagent acl check, then syncagent acl apply", true},
 	{"policy-twins", "two policies with one serial exist; the one with the higher hash is in force",
 		"apply a policy with a higher serial: syncagent acl apply", false},
+	{alarmPolicyDiffers, "a connected peer goes by another policy for more than 30 seconds",
+		"one of the two hosts does not take the other's policy: compare `admins` in their configurations, and look for \"policy from a peer not taken\" in their logs", false},
 	{"bad-reload", "the configuration has a fault; the old settings stay in force", "syncagent config check", false},
 	{alarmTLS, "the TLS files of the API changed and are of no use; those before stay in use",
 		"make a good pair (syncagent cert server); it is taken when it is there", false},

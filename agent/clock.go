@@ -14,7 +14,7 @@ const (
 	// not shown by others until they are due.
 	clockLimit    = 5 * time.Minute
 	clockPeers    = 3 // so few clocks prove nothing about ours
-	clockInterval = 5 * time.Second
+	guardInterval = 5 * time.Second
 )
 
 const alarmClock = "clock-off"
@@ -70,7 +70,7 @@ type clockGuard struct {
 	off    bool
 }
 
-func (g *clockGuard) look() {
+func (g *clockGuard) look(time.Time) {
 	skews := skewsOf(g.peers())
 	g.off = clockOff(g.off, skews)
 	if !g.off {
@@ -83,16 +83,16 @@ func (g *clockGuard) look() {
 	g.alarms.Raise(alarmClock, "", reason+"; writes are refused")
 }
 
-// run looks until ctx ends.
-func (g *clockGuard) run(ctx context.Context) error {
-	ticker := time.NewTicker(clockInterval)
+// repeat looks until ctx ends.
+func repeat(ctx context.Context, interval time.Duration, look func(now time.Time)) error {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
-			g.look()
+		case now := <-ticker.C:
+			look(now)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func TestClockGuard(t *testing.T) {
 		want string
 	}{{0, ""}, {-400_000, "6m40s ahead of the middle one of 3"}, {3_600_000, "1h0m0s behind"}, {1000, ""}} {
 		skew = step.skew
-		g.look()
+		g.look(time.Time{})
 		list := g.alarms.List()
 		if (step.want == "") != (refused == "") || !strings.Contains(refused, step.want) || (len(list) == 1) != (step.want != "") {
 			t.Errorf("skew %v: refused %q, alarms %v", skew, refused, list)

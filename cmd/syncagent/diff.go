@@ -155,6 +155,8 @@ func differences(s *apiv1.StatusResponse, p *apiv1.Peer, r *apiv1.CompareRespons
 		sameBlocks, samePolicy = r.GetSameBlocks(), r.GetSamePolicy()
 	}
 	switch {
+	case s.GetPaused():
+		add("away", "connections are paused here: what it has is not known")
 	case !p.GetConnected():
 		add("away", "it is not connected: what it has is not known")
 	case !sameBlocks && p.GetLagBlocks() > 0:
@@ -212,7 +214,7 @@ func (c *cli) printDiff(s *apiv1.StatusResponse, p *apiv1.Peer, lines []diffLine
 		}
 		var rows [][]string
 		for _, d := range r.GetPaths() {
-			rows = append(rows, []string{d.GetPath(), kindWords[d.GetKind()], reasonWords[d.GetReason()]})
+			rows = append(rows, []string{d.GetPath(), kindWords[d.GetKind()], why(d)})
 		}
 		if len(rows) > 0 {
 			table(c.stdout, []string{"PATH", "DIFFERENCE", "WHY"}, rows)
@@ -223,7 +225,11 @@ func (c *cli) printDiff(s *apiv1.StatusResponse, p *apiv1.Peer, lines []diffLine
 	case equal:
 		return nil
 	case r == nil && !slices.ContainsFunc(lines, func(l diffLine) bool { return l.Code != "away" && l.Code != "unknown" }):
-		return failf(exitError, "differs", "whether %s has the same is not known", name).withHint("syncagent peers tells how the connection to it is")
+		hint := "syncagent peers tells how the connection to it is"
+		if s.GetPaused() {
+			hint = "syncagent peers resume"
+		}
+		return failf(exitError, "differs", "whether %s has the same is not known", name).withHint("%s", hint)
 	}
 	return failf(exitError, "differs", "this agent and %s differ", name)
 }
@@ -235,10 +241,21 @@ var kindWords = map[apiv1.DifferenceKind]string{
 	apiv1.DifferenceKind_DIFFERENCE_KIND_NEWER_THERE:   "newer there",
 }
 
-var reasonWords = map[apiv1.DifferenceReason]string{
-	apiv1.DifferenceReason_DIFFERENCE_REASON_NOT_ARRIVED: "it has not arrived whole",
-	apiv1.DifferenceReason_DIFFERENCE_REASON_NOT_SHOWN:   "it has arrived, and the policy or the clock there keeps it from being shown",
-	apiv1.DifferenceReason_DIFFERENCE_REASON_PASSED:      "it is shown by now",
+// why says what the side that is behind lacks.
+func why(d *apiv1.PathDifference) string {
+	side := "there"
+	if k := d.GetKind(); k == apiv1.DifferenceKind_DIFFERENCE_KIND_MISSING_HERE || k == apiv1.DifferenceKind_DIFFERENCE_KIND_NEWER_THERE {
+		side = "here"
+	}
+	switch d.GetReason() {
+	case apiv1.DifferenceReason_DIFFERENCE_REASON_NOT_ARRIVED:
+		return "it has not arrived whole " + side
+	case apiv1.DifferenceReason_DIFFERENCE_REASON_NOT_SHOWN:
+		return "it is " + side + ", but the policy or the clock keeps it from being shown"
+	case apiv1.DifferenceReason_DIFFERENCE_REASON_PASSED:
+		return "it is shown " + side + " by now"
+	}
+	return "not known"
 }
 
 // enumWord gives MISSING_HERE of an enum as missing_here, and nothing for what is unspecified.

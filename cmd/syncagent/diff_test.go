@@ -37,6 +37,25 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
+// TestDifferenceNamesTheSide holds that each difference is explained for the side that is behind.
+func TestDifferenceNamesTheSide(t *testing.T) {
+	for kind, side := range map[apiv1.DifferenceKind]string{
+		apiv1.DifferenceKind_DIFFERENCE_KIND_MISSING_HERE: "here", apiv1.DifferenceKind_DIFFERENCE_KIND_NEWER_THERE: "here",
+		apiv1.DifferenceKind_DIFFERENCE_KIND_MISSING_THERE: "there", apiv1.DifferenceKind_DIFFERENCE_KIND_NEWER_HERE: "there",
+	} {
+		for reason, want := range map[apiv1.DifferenceReason]string{
+			apiv1.DifferenceReason_DIFFERENCE_REASON_NOT_ARRIVED: "it has not arrived whole " + side,
+			apiv1.DifferenceReason_DIFFERENCE_REASON_NOT_SHOWN:   "it is " + side + ", but the policy or the clock keeps it from being shown",
+			apiv1.DifferenceReason_DIFFERENCE_REASON_PASSED:      "it is shown " + side + " by now",
+			apiv1.DifferenceReason_DIFFERENCE_REASON_UNSPECIFIED: "not known",
+		} {
+			if got := why(&apiv1.PathDifference{Kind: kind, Reason: reason}); got != want {
+				t.Errorf("%s, %s: %q", kind, reason, got)
+			}
+		}
+	}
+}
+
 // TestFindPeer holds how a peer can be named.
 func TestFindPeer(t *testing.T) {
 	peers := []*apiv1.Peer{{PeerId: "12D3KooWaaaa", Alias: "web1", Name: "web2"}, {PeerId: "12D3KooWbbbb", Alias: "web2"}, {PeerId: "12D3KooWxbbbb", Name: "n"}, {PeerId: "12D3KooWcccc", Name: "n"}}
