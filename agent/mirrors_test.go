@@ -44,7 +44,7 @@ func TestMirrorCommandsOfTheConfiguration(t *testing.T) {
 		c.Mirrors = []MirrorConfig{
 			{Name: "m", Prefix: "/m", Dir: dir, Mode: "pull", Exclude: []string{"*.bak"}, OnChange: note("changed"),
 				Check: []string{"/bin/sh", "-c", `! grep -rq bad "$SYNCAGENT_STAGED"`}},
-			{Name: "r", Prefix: "/r", Dir: filepath.Join(out, "r"), Mode: "pull", OnChange: []string{"/bin/sh", "-c", `! grep -rq bad "$SYNCAGENT_DIR"`}, Rollback: true},
+			{Name: "r", Prefix: "/r", Dir: filepath.Join(out, "r"), Mode: "pull", OnChange: []string{"/bin/sh", "-c", `! grep -rq wrong "$SYNCAGENT_DIR"`}, Rollback: true},
 		}
 		c.Triggers = []TriggerConfig{
 			{Path: "/m/sub", Command: note("sub")},
@@ -73,7 +73,7 @@ func TestMirrorCommandsOfTheConfiguration(t *testing.T) {
 	waitUntil(t, "the next change is live", func() bool { return read("m/sub/x") == "good" && !a.hasAlarm("mirror-incomplete") })
 	put("/r/y", "1")
 	waitUntil(t, "first file", func() bool { return read("r/y") == "1" })
-	put("/r/y", "bad")
+	put("/r/y", "wrong") // no hex: the mirror's marker has an ID
 	waitUntil(t, "rolled back", func() bool { return a.hasAlarm("mirror-incomplete") })
 	if got := read("r/y"); got != "1" {
 		t.Errorf("the file is %q after the roll-back", got)

@@ -58,20 +58,20 @@ func TestRefusedChangeGoesWithTheNext(t *testing.T) {
 func TestFailedTrialBringsEverythingBack(t *testing.T) {
 	b := newBench(t)
 	log := b.dir + ".log"
-	b.opt.Trial = shell(`cat "$SYNCAGENT_DIR/a" >> '` + log + `'; echo broken config >&2; ! grep -rq bad "$SYNCAGENT_DIR"`)
+	b.opt.Trial = shell(`cat "$SYNCAGENT_DIR/a" >> '` + log + `'; echo broken config >&2; ! grep -rq wrong "$SYNCAGENT_DIR"`) // no hex: the marker has an ID
 	b.src.write(put("/p/a", "1"), put("/p/d/b", "2"), put("/p/e", "4"))
 	b.mustOnce()
 	b.write("foreign", "F")
 	m := b.run()
 	eventually(t, "start", func() bool { return m.Status().State == StateOK })
 	old := map[string]string{"a": "1", "d/b": "2", "e": "4", "foreign": "F"}
-	b.src.write(put("/p/a", "bad"), del("/p/d/b"), put("/p/new/dir/x", "5"), put("/p/foreign", "ours"), del("/p/e"), put("/p/e/below", "6"))
+	b.src.write(put("/p/a", "wrong"), del("/p/d/b"), put("/p/new/dir/x", "5"), put("/p/foreign", "ours"), del("/p/e"), put("/p/e/below", "6"))
 	eventually(t, "rolled back", func() bool {
 		s := m.Status()
 		return s.State == StateIncomplete && strings.Contains(s.LastError, "rolled back") && s.LastOutput == "broken config"
 	})
 	b.expect(old)
-	if got, _ := os.ReadFile(log); string(got) != "1bad1" {
+	if got, _ := os.ReadFile(log); string(got) != "1wrong1" {
 		t.Errorf("the command ran for %q, want it once for each state", got)
 	}
 	b.src.write(put("/p/a", "good"))
