@@ -52,6 +52,7 @@ var AlarmKinds = []AlarmKind{
 		"bring the directory back, or remove the mirror's journal to start anew", false},
 	{"mirror-held", "more files would be removed at once than max_delete allows",
 		"if that is meant: syncagent mirror confirm NAME", false},
+	{"mirror-paused", "the configuration keeps a mirror from changing anything", "when it shall go on: take out `paused` and run syncagent reload", false},
 	{"mirror-incomplete", "some paths cannot be files in the directory of a mirror", "syncagent status names the first of them, and why", false},
 	{"mirror-failing", "a mirror cannot go on, and tries again", "the message says why: a full disk, a directory that cannot be written", false},
 }

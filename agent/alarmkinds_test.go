@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"syncagent/sync/mirror"
 )
 
 // TestAlarmsAreDocumented holds the table of docs/operations.md to AlarmKinds. It prints the rows that are missing.
@@ -35,7 +33,7 @@ func TestAlarmsAreDocumented(t *testing.T) {
 // somewhere.
 func TestAlarmsHaveAKind(t *testing.T) {
 	raised := map[string]bool{}
-	for _, bad := range []mirror.State{mirror.StateHalted, mirror.StateHeld, mirror.StateIncomplete, mirror.StateFailing} {
+	for _, bad := range alarmingStates {
 		raised["mirror-"+string(bad)] = true
 	}
 	call := regexp.MustCompile(`(?:Raise|[sS]et|alarm|Alarm)\("([a-z-]+)",|(?m)^\s*(?:const )?[aA]larm[A-Z]\w+\s+= "([a-z-]+)"`)

@@ -38,6 +38,7 @@ type MirrorConfig struct {
 	Timeout      Duration       `yaml:"timeout"`
 	Debounce     DebounceConfig `yaml:"debounce"`
 	TriggersDir  string         `yaml:"triggers_dir"`
+	Paused       bool           `yaml:"paused"`
 }
 
 // DebounceConfig delays commands: they start when nothing changed for Min, but at the latest Max after the first change.

@@ -36,6 +36,7 @@ type configMirror struct {
 	*mirror.Mirror
 	triggers *trigger.Runner // nil: none
 	faulty   string          // what is wrong with files in triggers_dir; empty: nothing
+	paused   bool            // it does not run
 }
 
 // newMirrors makes the mirrors of a configuration; nothing is touched before run. A faulty trigger file is an alarm and
@@ -71,7 +72,7 @@ func newMirrors(c *Config, s store, alarms *Alarms, log *slog.Logger) (*mirrors,
 
 func newMirror(mc *MirrorConfig, c *Config, configured []trigger.Spec, s store, log *slog.Logger) (*configMirror, error) {
 	log = log.With("mirror", mc.title())
-	one := &configMirror{title: mc.title(), mode: mc.Mode}
+	one := &configMirror{title: mc.title(), mode: mc.Mode, paused: mc.Paused}
 	prefix, err := record.CleanPrefix(mc.Prefix)
 	if err != nil {
 		return nil, err
@@ -145,12 +146,29 @@ func specsFor(mc *MirrorConfig, prefix string, configured []trigger.Spec) (specs
 func (m *mirrors) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, one := range m.list {
-		group.Go(func() error { return one.Run(ctx) })
+		if !one.paused {
+			group.Go(func() error { return one.Run(ctx) })
+		}
 	}
 	if len(m.list) > 0 {
 		group.Go(func() error { return m.watch(ctx) })
 	}
 	return group.Wait()
+}
+
+// statePaused is the state of a mirror that the configuration keeps from running.
+const statePaused = mirror.State("paused")
+
+// alarmingStates are those that have an alarm.
+var alarmingStates = []mirror.State{mirror.StateHalted, mirror.StateHeld, mirror.StateIncomplete, mirror.StateFailing, statePaused}
+
+// Status is that of the mirror.
+func (one *configMirror) Status() mirror.Status {
+	s := one.Mirror.Status()
+	if one.paused {
+		s.State, s.LastError = statePaused, "its configuration says so: files do not follow, and no command runs"
+	}
+	return s
 }
 
 // watch raises and clears alarms as the states of the mirrors change.
@@ -160,7 +178,7 @@ func (m *mirrors) watch(ctx context.Context) error {
 	for {
 		for _, one := range m.list {
 			s := one.Status()
-			for _, bad := range []mirror.State{mirror.StateHalted, mirror.StateHeld, mirror.StateIncomplete, mirror.StateFailing} {
+			for _, bad := range alarmingStates {
 				if s.State == bad {
 					m.alarms.Raise("mirror-"+string(bad), one.title, s.LastError)
 				} else if s.State != mirror.StateSyncing { // which says nothing yet
@@ -215,7 +233,7 @@ func (m *mirrors) Confirm(title string) (removals int, err error) {
 // Status implements mirrorState.
 func (m *mirrors) Status() (list []*apiv1.Mirror, triggers []*apiv1.Trigger) {
 	for _, one := range m.list {
-		s := one.Mirror.Status()
+		s := one.Status()
 		list = append(list, &apiv1.Mirror{
 			Name: one.title, Prefix: s.Prefix, Dir: s.Dir, Mode: one.mode, State: string(s.State),
 			Files: int64(s.Files), Pending: int64(s.Pending), LastError: s.LastError, LastOutput: s.LastOutput,

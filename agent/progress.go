@@ -86,6 +86,9 @@ func (one *configMirror) progress(placed p2p.Placed, shown record.Version, visib
 	if !mirrored {
 		return 0, "", false
 	}
+	if one.paused {
+		return p2p.StageNone, "mirror " + one.title + ": it is paused", true
+	}
 	there := s.Version.Compare(placed.Version) >= 0
 	if !visible { // then no file must be there
 		there = s.Version.IsZero()
