@@ -103,7 +103,8 @@ func TestAgentWithoutPolicy(t *testing.T) {
 // A policy file that is no good is an alarm, not the end.
 
 func TestAgentBadPolicyFile(t *testing.T) {
-	a := newTestAgent(t, newTestNetwork(t))
+	n := newTestNetwork(t)
+	a := newTestAgent(t, n)
 	if err := os.WriteFile(a.config.PolicyFile(), []byte("nonsense"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +116,10 @@ func TestAgentBadPolicyFile(t *testing.T) {
 	if codes != "bad-policy no-policy " {
 		t.Errorf("alarms: %s", codes)
 	}
+	if err := applyPolicy(t.Context(), a.client, n.policy(1, map[string]record.PublicKey{"one": a.key})); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "no alarm is left", func() bool { return len(a.status().GetAlarms()) == 0 })
 }
 
 func TestAgentStopsInTimeWithOpenWatches(t *testing.T) {

@@ -11,10 +11,11 @@ type AlarmKind struct {
 // AlarmKinds are all codes that there are. docs/operations.md has the same table.
 var AlarmKinds = []AlarmKind{
 	{alarmNoPolicy, "this host has no policy yet: nothing can be read or written",
-		"on the host with the admin key: syncagent acl admit, with the line that syncagent join printed here", false},
+		"on the host with the admin key: syncagent acl admit, with the line that syncagent join printed here; " +
+			"after a change of `admins`: syncagent acl log, then acl revert SERIAL --admin-key FILE", false},
 	{alarmNoMember, "the policy in force does not let this host replicate",
 		"if that is a mistake: syncagent acl admit, with its identity line, on the host with the admin key; a revoked key stays out, join anew with another --dir", false},
-	{"bad-policy", "the policy file beside the configuration cannot be taken", "syncagent acl check, then syncagent acl apply", true},
+	{alarmBadPolicy, "the policy file beside the configuration cannot be taken", "syncagent acl check, then syncagent acl apply", false},
 	{"policy-twins", "two policies with one serial exist; the one with the higher hash is in force",
 		"apply a policy with a higher serial: syncagent acl apply", false},
 	{alarmPolicyDiffers, "a connected peer goes by another policy for more than 30 seconds",

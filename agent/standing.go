@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	alarmNoPolicy = "no-policy"
-	alarmNoMember = "no-member"
+	alarmNoPolicy  = "no-policy"
+	alarmNoMember  = "no-member"
+	alarmBadPolicy = "bad-policy"
 )
 
 // judgeSelf raises an alarm when the policy in force, which may be nil, does not let this host replicate: nobody else
@@ -23,6 +24,7 @@ func (a *Agent) judgeSelf(p *acl.Policy) {
 		return
 	}
 	a.alarms.Clear(alarmNoPolicy, "")
+	a.alarms.Clear(alarmBadPolicy, "") // the file is for who has none
 	self := record.KeyOf(a.key)
 	switch {
 	case p.Member(self):
@@ -48,7 +50,7 @@ func (r *running) takeFirstPolicy(ctx context.Context) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		alarms.Raise("bad-policy", "", fmt.Sprintf("%s: %v", r.config.PolicyFile(), err))
+		alarms.Raise(alarmBadPolicy, "", fmt.Sprintf("%s: %v", r.config.PolicyFile(), err))
 	}
 	if r.store.Policy() == nil {
 		alarms.Raise(alarmNoPolicy, "", "no policy yet: nothing can be read or written, and peers are not connected")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -121,8 +122,9 @@ func (c *cli) aclApplyCmd() *cobra.Command {
 		Use:   "apply FILE",
 		Short: "Sign a policy text and put it in force",
 		Long: "Check a policy text, sign it with the admin key, hand it to the agent and wait until it\n" +
-			"is in force there; the agents pass it on. Network and serial are filled in if the text\n" +
-			"has none; a serial that is not above the one in force is refused with exit code 6.\n" +
+			"is in force there; the agents pass it on. Network and serial are filled in; a text that\n" +
+			"`acl show` gave, and that is not in force any more, is refused with exit code 6, as\n" +
+			"another change would be lost, and so is a serial line of your own that is not higher.\n" +
 			"So is a text under which values would be lost that are live now, because it no longer\n" +
 			"lets their authors write there: --keep adds lines that keep them, --drop lets them go.\n" +
 			"Keys that the text no longer names are noted in it as former.",
@@ -132,8 +134,8 @@ func (c *cli) aclApplyCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.applyPolicy(cmd.Context(), keyFile, loss, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
-				return prepareText(words[0], text, now, network)
+			return c.applyPolicy(cmd.Context(), keyFile, loss, func(b base) ([]byte, error) {
+				return prepareText(words[0], text, b)
 			})
 		},
 	}
@@ -142,36 +144,55 @@ func (c *cli) aclApplyCmd() *cobra.Command {
 	return cmd
 }
 
-// prepareText checks a text against the one in force and fills in what it leaves out.
-func prepareText(name string, text []byte, now *acl.Signed, network record.NetworkID) ([]byte, error) {
+// base is what a new policy text is made from.
+type base struct {
+	network record.NetworkID
+	now     *acl.Signed // in force; nil: none
+	last    *acl.Signed // now, or where none is in force the highest that was; nil: none
+}
+
+// prepareText checks a text and adds what it leaves out of the one before.
+func prepareText(name string, text []byte, b base) ([]byte, error) {
 	file, err := checkPolicy(name, text)
 	if err != nil {
 		return nil, err
 	}
-	if file.Network != (record.NetworkID{}) && file.Network != network {
-		return nil, failf(exitError, "wrong_network", "%s is for network %s, this is %s", name, file.Network, network).
+	if file.Network != (record.NetworkID{}) && file.Network != b.network {
+		return nil, failf(exitError, "wrong_network", "%s is for network %s, this is %s", name, file.Network, b.network).
 			withHint("remove its network line")
 	}
-	serial, inForce := file.Serial, uint64(0)
-	if now != nil {
-		inForce = now.Serial
+	if b.last != nil && file.Serial > 0 && file.Serial <= b.last.Serial && !madeFrom(text, b.last) {
+		return nil, failf(exitPrecondition, string(agent.CodePrecondition), "%s has serial %d, in force is another text with serial %d", name, file.Serial, b.last.Serial).
+			withHint("edit what `syncagent acl show` gives, so that no change of others is lost; without its serial line a text replaces any")
 	}
-	switch {
-	case serial == 0:
-		serial = inForce + 1
-	case serial <= inForce:
-		return nil, failf(exitPrecondition, string(agent.CodePrecondition), "%s has serial %d, in force is %d", name, serial, inForce).
-			withHint("start from `syncagent acl show`, so that no change of others is lost, and remove the serial line")
-	}
-	return noteFormer(acl.SetHeader(acl.Unsigned(text), network, serial), now)
+	return b.keepFormer(acl.Unsigned(text))
 }
 
-// noteFormer adds the keys that the text in force names and this one does not.
-func noteFormer(text []byte, now *acl.Signed) ([]byte, error) {
-	if now == nil {
+// madeFrom tells whether a text is an edited copy of a signed one: what others signed since would be lost by a copy of an
+// older one.
+func madeFrom(text []byte, of *acl.Signed) bool {
+	return bytes.Contains(text, of.Encode()[len(of.Text):]) // its signatures, which nothing else has
+}
+
+// keepFormer adds the keys that the text before names and this one does not.
+func (b base) keepFormer(text []byte) ([]byte, error) {
+	if b.last == nil {
 		return text, nil
 	}
-	return acl.KeepFormer(text, now.File)
+	return acl.KeepFormer(text, b.last.File)
+}
+
+// finish fills in the network, and the next serial unless the text has a higher one.
+func (b base) finish(text []byte) ([]byte, error) {
+	file, err := acl.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	next := uint64(1)
+	if b.last != nil {
+		next = b.last.Serial + 1
+	}
+	return acl.SetHeader(text, b.network, max(file.Serial, next)), nil
 }
 
 func (c *cli) aclAdmitCmd() *cobra.Command {
@@ -191,8 +212,8 @@ func (c *cli) aclAdmitCmd() *cobra.Command {
 			}
 			given := cmd.Flags().Changed("group")
 			// A host that comes takes nothing from anybody.
-			return c.applyPolicy(cmd.Context(), keyFile, lossFlags{drop: true}, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
-				return c.admitText(now, network, line, into, given)
+			return c.applyPolicy(cmd.Context(), keyFile, lossFlags{drop: true}, func(b base) ([]byte, error) {
+				return c.admitText(b.now, line, into, given)
 			})
 		},
 	}
@@ -202,7 +223,7 @@ func (c *cli) aclAdmitCmd() *cobra.Command {
 }
 
 // admitText adds the identity to the text in force. Nil: it is there already.
-func (c *cli) admitText(now *acl.Signed, network record.NetworkID, line, into string, given bool) ([]byte, error) {
+func (c *cli) admitText(now *acl.Signed, line, into string, given bool) ([]byte, error) {
 	if now == nil {
 		return nil, errNoPolicy()
 	}
@@ -217,23 +238,21 @@ func (c *cli) admitText(now *acl.Signed, network record.NetworkID, line, into st
 	if string(text) == string(now.Text) {
 		return nil, nil
 	}
-	text = acl.SetHeader(text, network, now.Serial+1)
 	if _, err := checkPolicy("policy", text); err != nil {
 		return nil, err
 	}
 	return text, nil
 }
 
-// applyPolicy lets edit make a new text from the one in force (nil: none), signs it, and returns when it is in force on
-// the agent. No text from edit: nothing to do. A text under which live values would be lost is refused unless loss says
-// otherwise.
-func (c *cli) applyPolicy(ctx context.Context, keyFile string, loss lossFlags, edit func(now *acl.Signed, network record.NetworkID) ([]byte, error)) error {
+// applyPolicy lets edit make a new text, signs it, and returns when it is in force on the agent. No text from edit:
+// nothing to do. A text under which live values would be lost is refused unless loss says otherwise.
+func (c *cli) applyPolicy(ctx context.Context, keyFile string, loss lossFlags, edit func(base) ([]byte, error)) error {
 	cfg, err := c.loadNetworkConfig()
 	if err != nil {
 		return err
 	}
-	network, err := record.ParseNetworkID(cfg.Network)
-	if err != nil {
+	var b base
+	if b.network, err = record.ParseNetworkID(cfg.Network); err != nil {
 		return err
 	}
 	key, err := adminKey(cfg, keyFile)
@@ -246,11 +265,17 @@ func (c *cli) applyPolicy(ctx context.Context, keyFile string, loss lossFlags, e
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	now, err := showPolicy(ctx, client)
-	if err != nil {
+	if b.now, err = showPolicy(ctx, client); err != nil {
 		return err
 	}
-	text, err := edit(now, network)
+	if b.last = b.now; b.now == nil {
+		texts, err := keptTexts(ctx, client)
+		if err != nil {
+			return err
+		}
+		b.last = acl.Effective(texts)
+	}
+	text, err := edit(b)
 	if err != nil {
 		return err
 	}
@@ -258,10 +283,13 @@ func (c *cli) applyPolicy(ctx context.Context, keyFile string, loss lossFlags, e
 		c.note("nothing to change")
 		return nil
 	}
+	if text, err = b.finish(text); err != nil {
+		return err
+	}
 	if text, err = c.guardLoss(ctx, client, text, loss); err != nil {
 		return err
 	}
-	signed := acl.Sign(text, network, key)
+	signed := acl.Sign(text, b.network, key)
 	r, err := client.Policy.Apply(ctx, connect.NewRequest(&apiv1.ApplyRequest{Signed: signed}))
 	if err != nil {
 		return err

@@ -14,7 +14,6 @@ import (
 	"syncagent/acl"
 	"syncagent/agent"
 	apiv1 "syncagent/agent/api/v1"
-	"syncagent/crdtstore/record"
 )
 
 func (c *cli) aclTestCmd() *cobra.Command {
@@ -296,11 +295,8 @@ func (c *cli) aclRevertCmd() *cobra.Command {
 				c.note("nothing to change")
 				return nil
 			}
-			return c.applyPolicy(cmd.Context(), keyFile, loss, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
-				if now == nil {
-					return nil, errNoPolicy()
-				}
-				return noteFormer(acl.SetHeader(acl.Unsigned(old.GetSigned()), network, now.Serial+1), now)
+			return c.applyPolicy(cmd.Context(), keyFile, loss, func(b base) ([]byte, error) {
+				return b.keepFormer(acl.Unsigned(old.GetSigned()))
 			})
 		},
 	}

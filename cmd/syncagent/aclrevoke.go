@@ -78,19 +78,19 @@ func (c *cli) revoke(ctx context.Context, who string, f revokeFlags) error {
 		}
 	}
 	// What a revocation takes away is meant.
-	err = c.applyPolicy(ctx, f.keyFile, lossFlags{drop: true}, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
-		if now == nil {
+	err = c.applyPolicy(ctx, f.keyFile, lossFlags{drop: true}, func(b base) ([]byte, error) {
+		if b.now == nil {
 			return nil, errNoPolicy()
 		}
-		key, err := now.File.Find(who)
+		key, err := b.now.File.Find(who)
 		if err != nil {
 			return nil, usagef("%v", err).withHint("`syncagent acl show` lists the identities; a peer ID does as well")
 		}
-		if slices.Contains(cfg.Admins, key.String()) && now.File.AliasOf(key) == "" {
+		if slices.Contains(cfg.Admins, key.String()) && b.now.File.AliasOf(key) == "" {
 			return nil, usagef("%s is an admin key: no policy takes it back", key).
 				withHint("remove it from admins in the configuration of every host")
 		}
-		return c.revokeText(now, network, key, keeps)
+		return c.revokeText(b, key, keeps)
 	})
 	if err == nil {
 		c.note("%s is revoked; change the secrets that it could read, whoever has the key knows them", who)
@@ -102,15 +102,15 @@ func (c *cli) revoke(ctx context.Context, who string, f revokeFlags) error {
 const maxKeepFile = 16 << 20
 
 // revokeText makes the text that revokes a key. Nil: the text in force says it all already.
-func (c *cli) revokeText(now *acl.Signed, network record.NetworkID, key record.PublicKey, keeps []acl.Keep) ([]byte, error) {
-	text, err := acl.Revoke(now.Text, key, keeps)
+func (c *cli) revokeText(b base, key record.PublicKey, keeps []acl.Keep) ([]byte, error) {
+	text, err := acl.Revoke(b.now.Text, key, keeps)
 	if errors.Is(err, acl.ErrTooManyKeeps) {
 		return nil, tooManyKeeps(err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if string(text) == string(now.Text) {
+	if string(text) == string(b.now.Text) {
 		return nil, nil
 	}
 	file, err := acl.Parse(text)
@@ -118,10 +118,10 @@ func (c *cli) revokeText(now *acl.Signed, network record.NetworkID, key record.P
 		return nil, err
 	}
 	// A revocation does not wait for tests to be put right.
-	for _, f := range acl.CompileFile(network, file).RunTests() {
+	for _, f := range acl.CompileFile(b.network, file).RunTests() {
 		c.note("warning: a test does not hold any more: %s", f)
 	}
-	return acl.SetHeader(text, network, now.Serial+1), nil
+	return text, nil
 }
 
 // listWritten prints what a key wrote, in the form that --keep reads.
@@ -224,19 +224,19 @@ func (c *cli) aclRetireCmd() *cobra.Command {
 					return usagef("--at %s: want a time such as 2026-11-01T00:00:00Z", at)
 				}
 			}
-			return c.applyPolicy(cmd.Context(), keyFile, loss, func(now *acl.Signed, network record.NetworkID) ([]byte, error) {
-				if now == nil {
+			return c.applyPolicy(cmd.Context(), keyFile, loss, func(b base) ([]byte, error) {
+				if b.now == nil {
 					return nil, errNoPolicy()
 				}
-				key, err := now.File.Find(words[0])
+				key, err := b.now.File.Find(words[0])
 				if err != nil {
 					return nil, usagef("%v", err).withHint("`syncagent acl show` lists the identities; a peer ID does as well")
 				}
-				text, err := acl.Retire(now.Text, key, until.Add(time.Second)) // the text has whole seconds
+				text, err := acl.Retire(b.now.Text, key, until.Add(time.Second)) // the text has whole seconds
 				if err != nil {
 					return nil, usagef("%v", err)
 				}
-				return acl.SetHeader(text, network, now.Serial+1), nil
+				return text, nil
 			})
 		},
 	}

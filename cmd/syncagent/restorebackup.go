@@ -262,7 +262,7 @@ func isNoKey(err error) bool {
 // signAdmission adds the line to a text. Its serial is above that of the join token too, which is the oldest that this
 // host takes.
 func (c *cli) signAdmission(cfg agent.Config, now *acl.Signed, network record.NetworkID, admin ed25519.PrivateKey, line, into string) ([]byte, error) {
-	text, err := c.admitText(now, network, line, into, into != defaultGroup)
+	text, err := c.admitText(now, line, into, into != defaultGroup)
 	if err != nil {
 		return nil, err
 	}
@@ -270,8 +270,9 @@ func (c *cli) signAdmission(cfg agent.Config, now *acl.Signed, network record.Ne
 		return nil, failf(exitDenied, string(agent.CodeDenied), "the backup's policy names this host, but does not let it replicate").
 			withHint("--group @NAME puts it into a group that has the peer operation")
 	}
-	if t, err := loadToken(cfg); err == nil && t.PolicySerial > now.Serial {
-		text = acl.SetHeader(text, network, t.PolicySerial+1)
+	serial := now.Serial
+	if t, err := loadToken(cfg); err == nil {
+		serial = max(serial, t.PolicySerial)
 	}
-	return acl.Sign(text, network, admin), nil
+	return acl.Sign(acl.SetHeader(text, network, serial+1), network, admin), nil
 }
