@@ -20,7 +20,41 @@ type policyGuard struct {
 	peers  func() []*apiv1.Peer
 	serial func() uint64 // 0: none
 	alarms *Alarms
-	since  map[string]time.Time // by the peer's ID
+	lags   map[string]lag // by the peer's ID
+}
+
+// lag is a pair of serials, and since when it is that. What a peer has told is some seconds old, so while serials change
+// nothing is wrong.
+type lag struct {
+	own, theirs uint64
+	since       time.Time
+}
+
+func (g *policyGuard) look(now time.Time) {
+	own, lags, late := g.serial(), map[string]lag{}, map[string]string{}
+	for _, p := range g.peers() {
+		id, theirs := p.GetPeerId(), p.GetPolicySerial()
+		if !p.GetConnected() || own == 0 || theirs == 0 || theirs == own {
+			continue
+		}
+		l := g.lags[id]
+		if l.own != own || l.theirs != theirs {
+			l = lag{own, theirs, now}
+		}
+		lags[id] = l
+		if now.Sub(l.since) >= policyLag {
+			late[cmp.Or(p.GetAlias(), id)] = fmt.Sprintf("it goes by the policy with serial %d, this host by %d", theirs, own)
+		}
+	}
+	g.lags = lags
+	for _, a := range g.alarms.List() {
+		if a.Code == alarmPolicyDiffers && late[a.Subject] == "" {
+			g.alarms.Clear(a.Code, a.Subject)
+		}
+	}
+	for name, message := range late {
+		g.alarms.Raise(alarmPolicyDiffers, name, message)
+	}
 }
 
 func (r *running) policySerial() uint64 {
@@ -28,24 +62,4 @@ func (r *running) policySerial() uint64 {
 		return p.Serial()
 	}
 	return 0
-}
-
-func (g *policyGuard) look(now time.Time) {
-	own, differ := g.serial(), map[string]time.Time{}
-	for _, p := range g.peers() {
-		id, name, theirs := p.GetPeerId(), cmp.Or(p.GetAlias(), p.GetPeerId()), p.GetPolicySerial()
-		if !p.GetConnected() || own == 0 || theirs == 0 || theirs == own {
-			g.alarms.Clear(alarmPolicyDiffers, name)
-			continue
-		}
-		since, known := g.since[id]
-		if !known {
-			since = now
-		}
-		differ[id] = since
-		if now.Sub(since) >= policyLag {
-			g.alarms.Raise(alarmPolicyDiffers, name, fmt.Sprintf("it goes by the policy with serial %d, this host by %d", theirs, own))
-		}
-	}
-	g.since = differ
 }

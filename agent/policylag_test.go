@@ -2,6 +2,8 @@ package agent
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,19 +31,23 @@ func TestPolicyGuard(t *testing.T) {
 		{0, func() { nameless.PolicySerial = 0 }, "web2: it goes by the policy with serial 4, this host by 5"},
 		{time.Minute, func() { own = 4 }, ""},
 		{time.Minute, func() { nameless.PolicySerial = 7 }, ""},
-		{time.Minute, func() { own = 3 }, "id3: it goes by the policy with serial 7, this host by 3"},
-		{30 * time.Second, func() { nameless.Connected = false }, "web2: it goes by the policy with serial 4, this host by 3"},
+		{29 * time.Second, func() { nameless.PolicySerial = 8 }, ""},
+		{29 * time.Second, func() { own = 3 }, ""},
+		{30 * time.Second, func() {}, "id3: it goes by the policy with serial 8, this host by 3; web2: it goes by the policy with serial 4, this host by 3"},
+		{0, func() { nameless.Connected = false }, "web2: it goes by the policy with serial 4, this host by 3"},
 		{0, func() { nameless.Connected = true }, "web2: it goes by the policy with serial 4, this host by 3"},
+		{0, func() { web2.Alias = "web9" }, "web9: it goes by the policy with serial 4, this host by 3"},
 		{0, func() { own = 0 }, ""},
 	} {
 		step.change()
 		now = now.Add(step.after)
 		g.look(now)
-		got := ""
+		var list []string
 		for _, a := range g.alarms.List() {
-			got += fmt.Sprintf("%s: %s", a.Subject, a.Message)
+			list = append(list, fmt.Sprintf("%s: %s", a.Subject, a.Message))
 		}
-		if got != step.want {
+		slices.Sort(list)
+		if got := strings.Join(list, "; "); got != step.want {
 			t.Errorf("step %d: %q, want %q", i, got, step.want)
 		}
 	}
