@@ -107,10 +107,6 @@ func (d *diagnosis) peers(s *apiv1.StatusResponse) {
 		case p.GetEqual():
 			equal++
 		}
-		if p.GetConnected() && p.GetPolicySerial() != 0 && p.GetPolicySerial() != s.GetPolicySerial() {
-			d.warn("policy", "it spreads by itself; if this lasts, compare `admins` in both configurations",
-				"%s has the policy with serial %d, this agent %d", nameOf(p), p.GetPolicySerial(), s.GetPolicySerial())
-		}
 	}
 	connected := len(peers) - len(away)
 	switch {

@@ -26,6 +26,7 @@ func (n *Node) policyLoop(ctx context.Context) error {
 		n.mu.Lock()
 		for _, s := range n.sessions {
 			ring(s.policyBell)
+			ring(s.hintBell) // it names the serial that we go by
 		}
 		n.mu.Unlock()
 		ring(n.dialBell)
