@@ -19,6 +19,8 @@ const syncWithin = time.Second
 // Ingest takes blocks and entries that a peer delivered and waits until they are committed, parked, refused or put off.
 // Signatures are checked by the caller's goroutine, so that the owner of the store need not.
 func (s *Store) Ingest(ctx context.Context, from record.PublicKey, parcels []record.Parcel) (record.Ingested, error) {
+	s.coming.Add(int64(len(parcels)))
+	defer s.coming.Add(-int64(len(parcels)))
 	checked, delayed, invalid, err := s.check(from, parcels)
 	if err != nil {
 		return record.Ingested{}, err

@@ -65,9 +65,10 @@ func (s *Store) wait(ctx context.Context) error {
 		s.drain()
 		return nil
 	}
-	timer := time.NewTimer(s.idle())
+	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for !s.busy() {
+		timer.Reset(s.idle())
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -76,7 +77,9 @@ func (s *Store) wait(ctx context.Context) error {
 			s.drain()
 		case <-s.told: // writes that came meanwhile are ripe now
 		case <-timer.C:
-			return nil
+			if len(s.queue.writes) == 0 || s.ripe() {
+				return nil
+			}
 		}
 	}
 	return nil
@@ -96,7 +99,11 @@ func (s *Store) idle() time.Duration {
 	if s.wake != 0 {
 		ms = min(ms, max(s.wake-s.tick(), 0)) // what expires in 300 years is no time.Duration
 	}
-	return time.Duration(ms) * time.Millisecond
+	d := time.Duration(ms) * time.Millisecond
+	if len(s.queue.writes) > 0 && s.syncing.Load() == 0 {
+		d = min(d, max(s.spacing(), 0))
+	}
+	return d
 }
 
 func (s *Store) wakeAt(ms int64) {

@@ -38,6 +38,9 @@ func (s *Store) step() error {
 	if err := t.commit(); err != nil {
 		return err
 	}
+	if len(t.local) > 0 {
+		_, s.lastOwn = s.clock.Now()
+	}
 	t.tellAges()
 	s.last, s.made = t.dag, len(t.local)
 	return s.leave(&openTurn{
