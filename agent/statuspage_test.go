@@ -34,14 +34,17 @@ func TestPageView(t *testing.T) {
 	exit := int32(1)
 	s := &apiv1.StatusResponse{
 		Alarms:   []*apiv1.Alarm{{Code: "corrupt", Since: timestamppb.Now(), Message: "SECRET is damaged", Hint: "h"}},
-		Mirrors:  []*apiv1.Mirror{{Name: "/SECRET", Prefix: "/SECRET", Dir: "/srv/SECRET", LastError: "SECRET"}, {Name: "certs", Prefix: "/SECRET"}},
+		Mirrors:  []*apiv1.Mirror{{Name: "/SECRET", Prefix: "/SECRET", Dir: "/srv/SECRET", LastError: "SECRET", LastOutput: "SECRET"}, {Name: "certs", Prefix: "/SECRET"}},
 		Triggers: []*apiv1.Trigger{{Path: "/SECRET", Command: "SECRET", LastExit: &exit, LastOutput: "SECRET"}},
 	}
 	if text := fmt.Sprintf("%+v", pageView(s, false)); strings.Contains(text, "SECRET") || !strings.Contains(text, "mirrors[0]") || !strings.Contains(text, "certs") {
 		t.Errorf("over TCP: %s", text)
 	}
-	if v := pageView(s, true); v.Alarms[0].Message == "" || v.Mirrors[0].Dir == "" || v.Triggers[0].Output != "SECRET" || v.Triggers[0].Level != "bad" {
+	if v := pageView(s, true); v.Alarms[0].Message == "" || v.Mirrors[0].Dir == "" || v.Mirrors[0].Output != "SECRET" || v.Triggers[0].Output != "SECRET" || v.Triggers[0].Level != "bad" {
 		t.Errorf("over the socket: %+v", v)
+	}
+	if withoutNames(s); strings.Contains(s.String(), "SECRET") {
+		t.Errorf("for a caller that may not know names: %v", s)
 	}
 }
 
