@@ -164,6 +164,21 @@ func (s *siege) offer(text []byte) string {
 	return "not in force; " + s.outcome()
 }
 
+// install offers a policy that an admin signed until it is in force.
+func (s *siege) install(text []byte) string {
+	s.t.Helper()
+	before := s.a.status().PolicySerial
+	s.mallory.liar.offer(text)
+	s.mallory.node.PolicyChanged()
+	eventually(s.t, func() error {
+		if s.a.status().PolicySerial == before {
+			return fmt.Errorf("policy %d is still in force", before)
+		}
+		return nil
+	})
+	return "in force; " + s.outcome()
+}
+
 func (s *siege) policy(serial uint64, more ...string) string {
 	lines := append([]string{"syncagent-policy 1", "network " + s.network.String(), fmt.Sprint("serial ", serial), "format 1",
 		s.a.identity, s.b.identity, "group @hosts a b", "@hosts peer"}, s.f.extra...)

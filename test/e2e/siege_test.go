@@ -152,7 +152,7 @@ var sieges = []struct {
 		return s.send(w, e)
 	}},
 	{"later policy that lacks the revocation", "in force; nothing", func(s *siege) string {
-		return s.offer(s.sign(s.policy(1001)))
+		return s.install(s.sign(s.policy(1001)))
 	}},
 	{"two policies of one serial, each signed by an admin", "the same one on a and b; nothing", func(s *siege) string {
 		s.offer(s.sign(s.policy(1002, "mallory /m/one rw")))
