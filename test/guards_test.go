@@ -117,7 +117,27 @@ var guards = []guard{
 	{"length of a frame", "p2p/frame.go", `if n > maxFrame {`, `if false {`,
 		"TestBrokenFrames", ""},
 
+	{"no byte of what its author may not write", "crdtstore/turn.go", `if !t.policy.Allowed(s.author, s.tags, s.version) {
+			continue`, `if false {
+			continue`, "TestG6_UnauthorisedWriteIsNeverVisible", "stored a value"},
+
 	// Who calls the API.
+	{"rights of a caller to write", "agent/caller.go", `if !c.rights.writes(p, op.Path) {`, `if false {`, "TestCallerIsNarrowed", "put elsewhere"},
+	{"rights of a caller to read", "agent/kv.go", `return p.MayReadPath(k.self, path) && callerOf(ctx).rights.reads(p, path)`,
+		`return p.MayReadPath(k.self, path)`, "TestCallerIsNarrowed", "get of a neighbour"},
+	{"conditions tell nothing", "agent/caller.go", `if (op.IfVersion != nil || op.MustExist) && !c.rights.reads(p, op.Path) {`, `if false {`,
+		"TestCallerIsNarrowed", "probe by a version"},
+	{"events of a narrowed watch", "agent/watcher.go", `!w.caller.rights.reads(w.store.Policy(), path)`, `!w.caller.rights.reads(w.store.Policy(), "/") && false`,
+		"TestWatchOfANarrowedCaller", ""},
+	{"steering is for the agent's host", "agent/caller.go", `	if c.control {`, `	if true {`, "TestCallersByTLS", ""},
+	{"certificate of a revoked identity", "agent/papers.go", `case !inForce.Live(k):`, `case false:`, "TestCertificatesAtTheDoor", "a revoked identity"},
+	{"certificate that has expired", "agent/papers.go", `if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {`, `if now.Before(leaf.NotBefore) {`,
+		"TestCertificatesAtTheDoor", "an identity, expired"},
+	{"TLS 1.3 only", "agent/papers.go", `MinVersion:             tls.VersionTLS13,`, `MinVersion: tls.VersionTLS12,`, "TestOtherProtocolsAtTheTLSPort", "TLS 1.2"},
+	{"users that no local rule is for", "agent/localrule.go", `if len(mine) == 0 {`, `if false {`, "TestLocalCaller", "refused"},
+	{"keys that others can read", "agent/keyfile.go", `& 0o077; loose != 0 {`, `& 0o077; loose != 0 && false {`, "TestKeyFileModes", ""},
+	{"time that a client signs", "agent/signed.go", `ahead > signAhead {`, `ahead > signAhead && false {`, "TestWriteSigned", ""},
+	{"network that a client signs for", "agent/signed.go", `if network != theirs {`, `if false {`, "TestWriteSigned", ""},
 	{"permit of an upload", "agent/permit.go", `if !inForce.MayWritePath(author, path) {`, `if false {`,
 		"TestUploadsThatNobodyPermits", "outside of the author's paths"},
 	{"the permit is the author's", "agent/permit.go", `if !author.Verify(`, `if false && !author.Verify(`,

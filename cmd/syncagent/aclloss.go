@@ -86,7 +86,7 @@ func (c *cli) guardLoss(ctx context.Context, client *agent.Client, text []byte, 
 	}
 	kept, err := acl.AddKeeps(text, lost.versions)
 	if errors.Is(err, acl.ErrTooManyKeeps) {
-		return nil, tooManyKeeps(err)
+		return nil, tooManyKeeps(fmt.Errorf("%w: %d values would be lost", acl.ErrTooManyKeeps, lost.count))
 	}
 	if err == nil {
 		c.note("%d values are kept by their versions", lost.count)
