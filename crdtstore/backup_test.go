@@ -211,6 +211,18 @@ func TestRestoreRefuses(t *testing.T) {
 	if _, err := restoreTo(n, cutOff, "a", backup); err != nil {
 		t.Errorf("after a restore that was cut off: %v", err)
 	}
+	instead := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(instead, restoring, "store"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	running := n.startOn("b", nil, instead)
+	if _, err := os.Stat(filepath.Join(instead, restoring)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an agent that starts instead leaves what was restored so far: %v", err)
+	}
+	if _, err := restoreTo(n, instead, "b", backup); !errors.Is(err, ErrLocked) {
+		t.Errorf("below a running agent: %v", err)
+	}
+	running.stop()
 	other := newTestNet(t, 6)
 	other.id[0]++
 	if _, err := restoreTo(other, t.TempDir(), "a", backup); !errors.Is(err, ErrNetwork) {

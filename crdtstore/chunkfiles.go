@@ -32,8 +32,8 @@ type chunkFiles interface {
 	SetAside(ref chunkRef) error
 	// Remove need not survive a power cut: what comes back is swept at the next start.
 	Remove(ref chunkRef) error
-	// Each calls fn for every chunk.
-	Each(fn func(ref chunkRef) error) error
+	// Each calls fn for every chunk that is stored, and for those that were set aside: they are not whole.
+	Each(fn func(ref chunkRef, whole bool) error) error
 }
 
 // chunkRef names a stored chunk. The versions of a path share chunks, two paths do not: else whoever knows a chunk's ID,
@@ -269,7 +269,7 @@ func removeIfThere(name string) error {
 }
 
 // Each implements chunkFiles. Files that a crash left incomplete are removed, so it must not run beside Put.
-func (d *chunkDir) Each(fn func(chunkRef) error) error {
+func (d *chunkDir) Each(fn func(ref chunkRef, whole bool) error) error {
 	dirs, err := os.ReadDir(d.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list chunks: %w", err)
@@ -280,10 +280,11 @@ func (d *chunkDir) Each(fn func(chunkRef) error) error {
 			return fmt.Errorf("list chunks: %w", err)
 		}
 		for _, f := range files {
-			if strings.HasPrefix(f.Name(), newChunk) {
+			name, aside := strings.CutSuffix(f.Name(), damagedChunk)
+			if strings.HasPrefix(name, newChunk) {
 				err = os.Remove(filepath.Join(d.dir, sub.Name(), f.Name()))
-			} else if ref, ok := parseChunkName(f.Name()); ok {
-				err = fn(ref)
+			} else if ref, ok := parseChunkName(name); ok {
+				err = fn(ref, !aside)
 			}
 			if err != nil {
 				return err

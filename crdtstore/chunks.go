@@ -75,10 +75,13 @@ func (c *chunks) forget() {
 	clear(c.idle)
 }
 
-// list gives all chunks that are stored.
+// list gives all chunks that are stored, and as not here those of which only a damaged one is.
 func (c *chunks) list() (map[chunkRef]bool, error) {
 	here := make(map[chunkRef]bool)
-	err := c.files.Each(func(ref chunkRef) error { here[ref] = true; return nil })
+	err := c.files.Each(func(ref chunkRef, whole bool) error {
+		here[ref] = here[ref] || whole
+		return nil
+	})
 	return here, err
 }
 

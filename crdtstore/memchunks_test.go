@@ -69,9 +69,9 @@ func (m *memChunks) SetAside(ref chunkRef) error {
 	return nil
 }
 
-func (m *memChunks) Each(fn func(chunkRef) error) error {
+func (m *memChunks) Each(fn func(chunkRef, bool) error) error {
 	for _, ref := range m.refs() {
-		if err := fn(ref); err != nil {
+		if err := fn(ref, true); err != nil {
 			return err
 		}
 	}

@@ -72,6 +72,28 @@ func (m *memKV) Verify() error { return nil }
 
 func (m *memKV) Close() error { return nil }
 
+// spoil flips a bit in every row with a prefix; drop removes them.
+func (m *memKV) spoil(prefix []byte) {
+	m.each(prefix, func(r memRow) {
+		r.value = bytes.Clone(r.value)
+		r.value[len(r.value)-1] ^= 1
+		m.rows.Set(r)
+	})
+}
+
+func (m *memKV) drop(prefix []byte) { m.each(prefix, func(r memRow) { m.rows.Delete(r) }) }
+
+func (m *memKV) each(prefix []byte, fn func(memRow)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rows.Copy().Scan(func(r memRow) bool {
+		if bytes.HasPrefix(r.key, prefix) {
+			fn(r)
+		}
+		return true
+	})
+}
+
 // powerCut gives the disk as a restart finds it when keep of the commits since the last sync reached it.
 func (m *memKV) powerCut(keep int) *memKV {
 	m.mu.Lock()

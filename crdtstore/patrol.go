@@ -25,8 +25,10 @@ func (s *Store) patrol(ctx context.Context) error {
 		if !pause(ctx, every-rand.N(every/4)) {
 			return nil
 		}
-		if err := s.kv.Verify(); err != nil {
+		if err := s.kv.Verify(); errors.Is(err, ErrCorrupt) {
 			return err
+		} else if err != nil {
+			s.log.Warn("not all rows were verified", "error", err)
 		}
 		every = patrolEvery
 		lost, err := s.patrolChunks(ctx)

@@ -207,6 +207,11 @@ const restoring = "restoring"
 // come on top of those of the backup. The directory must be empty. Whatever fails or is killed leaves it so; the next
 // restore begins anew.
 func Restore(ctx context.Context, o Options, b *BackupReader, policies ...[]byte) (Restored, error) {
+	lock, err := lockDir(o.Dir)
+	if err != nil {
+		return Restored{}, err
+	}
+	defer lock.Close() //nolint:errcheck // read only
 	if err := checkEmpty(o.Dir); err != nil {
 		return Restored{}, err
 	}

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -32,10 +34,18 @@ import (
 const asideName = "store.damaged-"
 
 // damaged tells whether an error of opening a store means that its content is bad, so that a new one must be made.
-// A lock, a full disk, another network or an unknown version are for the operator.
+// A lock, a full disk, another network or an unknown version are for the operator, and so is a host that lacks something.
 func damaged(err error) bool {
 	return err != nil && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrDiskFull) && !errors.Is(err, ErrNetwork) &&
-		!errors.Is(err, ErrVersion) && !errors.Is(err, fs.ErrPermission)
+		!errors.Is(err, ErrVersion) && !errors.Is(err, fs.ErrPermission) && !ofTheHost(err)
+}
+
+// ofTheHost tells an error that says nothing of the store.
+func ofTheHost(err error) bool {
+	lacks := []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS}
+	return slices.ContainsFunc(lacks, func(e syscall.Errno) bool {
+		return errors.Is(err, e) || strings.Contains(err.Error(), e.Error()) // badger wraps no error, it quotes it
+	})
 }
 
 // openRows opens the rows below dir. A store that badger cannot open, that lost its identity row, or that a turn found
@@ -114,6 +124,9 @@ func verifyTable(name string) (err error) {
 		return err
 	}
 	t, err := openTable(name)
+	if err != nil && ofTheHost(err) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("%w: table %s: %w", ErrCorrupt, filepath.Base(name), err)
 	}

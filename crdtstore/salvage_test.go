@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -103,6 +104,22 @@ func TestDamagedStoreIsSetAsideAndRebuilt(t *testing.T) {
 				t.Error("writes do not go on")
 			}
 		})
+	}
+}
+
+// TestWhatTheHostLacksIsNoDamage: a store that cannot be opened for want of something is not set aside.
+func TestWhatTheHostLacksIsNoDamage(t *testing.T) {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENOSPC, syscall.ENOMEM, syscall.EROFS} {
+		path := &os.PathError{Op: "open", Path: "1.sst", Err: e}
+		quoted := fmt.Errorf("open store: while opening memtables err: %+v", path) //nolint:errorlint // as badger does
+		if damaged(path) || damaged(quoted) {
+			t.Errorf("%v is taken for damage", e)
+		}
+	}
+	for _, err := range []error{ErrCorrupt, &os.PathError{Op: "read", Path: "1.sst", Err: syscall.EIO}, errors.New("no magic")} {
+		if !damaged(err) {
+			t.Errorf("%v is not taken for damage", err)
+		}
 	}
 }
 

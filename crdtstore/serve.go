@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"errors"
 	"slices"
 
 	"syncagent/acl"
@@ -16,6 +17,7 @@ const (
 	serveBatch      = 256       // rows of a chain read at one go
 	parcelEntries   = 512 << 10 // bytes of entries that travel with a block; the rest is asked for
 	ancestorsServed = 64        // ancestors that come with a block asked for by digest
+	viewBytes       = 4 << 20   // sent from one view of the rows: a slow reader must not keep what is dropped meanwhile
 )
 
 // BlockDigest is the SHA-256 of the heads' digests in ascending order: equal means the same blocks.
@@ -55,10 +57,10 @@ func (s *Store) Lacks(blocks []record.Digest) (out []record.Digest, err error) {
 }
 
 // Missing calls send for every held block that the vector lacks, in ascending height, each with the entries it holds
-// and reader may read.
+// and reader may read by the policy in force when it is sent.
 func (s *Store) Missing(ctx context.Context, have []record.Position, reader record.PublicKey, send func(record.Parcel) error) error {
 	v := s.kv.View()
-	defer v.Close()
+	defer func() { v.Close() }()
 	held := make(map[chainID]uint64, len(have))
 	for _, p := range have {
 		held[chainID{p.Origin, p.Incarnation}] = p.Seq
@@ -67,13 +69,18 @@ func (s *Store) Missing(ctx context.Context, have []record.Position, reader reco
 	if err != nil {
 		return err
 	}
-	policy := s.Policy()
-	for len(h) > 0 {
+	for left := viewBytes; len(h) > 0; {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := s.sendBlock(v, policy, h[0].row.digest, reader, send); err != nil {
+		size, err := s.sendBlock(v, h[0].row.digest, reader, send)
+		if err != nil {
 			return err
+		}
+		if left -= size; left <= 0 {
+			v.Close()
+			v, left = s.kv.View(), viewBytes
+			h.read(v)
 		}
 		if err := h.next(); err != nil {
 			return err
@@ -152,6 +159,13 @@ func newChainHeap(v view, ends map[chainID]chain, held map[chainID]uint64) (h ch
 	return h, nil
 }
 
+// read has the chains read on in a later view.
+func (h chainHeap) read(v view) {
+	for _, c := range h {
+		c.view = v
+	}
+}
+
 // next moves the first chain on to its next block.
 func (h *chainHeap) next() error {
 	ok, err := (*h)[0].advance()
@@ -182,16 +196,17 @@ func (h *chainHeap) Pop() any {
 	return last
 }
 
-func (s *Store) sendBlock(v view, p *acl.Policy, d record.Digest, reader record.PublicKey, send func(record.Parcel) error) error {
+// sendBlock judges by the policy of this moment: all that a slow reader asked for may take hours.
+func (s *Store) sendBlock(v view, d record.Digest, reader record.PublicKey, send func(record.Parcel) error) (size int, err error) {
 	raw, b, err := s.storedBlock(v, d)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	entries, err := s.entriesFor(v, p, b, reader)
+	entries, size, err := s.entriesFor(v, s.Policy(), b, reader)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return send(record.Parcel{Block: raw, Entries: entries})
+	return len(raw) + size, send(record.Parcel{Block: raw, Entries: entries})
 }
 
 // storedBlock reads a block that must be there.
@@ -209,9 +224,7 @@ func (s *Store) storedBlock(v view, d record.Digest) ([]byte, *record.Block, err
 }
 
 // entriesFor gives the entries of a block that are held and that reader may read, as many as may travel with it.
-func (s *Store) entriesFor(v view, p *acl.Policy, b *record.Block, reader record.PublicKey) ([][]byte, error) {
-	var entries [][]byte
-	total := 0
+func (s *Store) entriesFor(v view, p *acl.Policy, b *record.Block, reader record.PublicKey) (entries [][]byte, total int, err error) {
 	for _, w := range b.Writes {
 		err := s.heldEntries(v, p, w, reader, func(data []byte) bool {
 			if total += len(data); total > parcelEntries {
@@ -221,10 +234,10 @@ func (s *Store) entriesFor(v view, p *acl.Policy, b *record.Block, reader record
 			return true
 		})
 		if err != nil || total > parcelEntries {
-			return entries, err
+			return entries, total, err
 		}
 	}
-	return entries, nil
+	return entries, total, nil
 }
 
 // heldEntries calls fn for the entries of a write that are held and that reader may read, until fn says false.
@@ -257,11 +270,12 @@ func (s *Store) heldEntry(v view, k record.Tag, version record.Version) ([]byte,
 		return nil, err
 	}
 	data, err := entryData(v, sl)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrCorrupt) {
 		return nil, err
 	}
 	if _, _, _, wrong := parseHeld(sl.entry, data); wrong != nil {
-		data = nil // damaged: others have it, and a read of it alarms
+		s.alarm("corrupt", "a stored entry is missing or does not have its ID; the store is damaged")
+		return nil, nil // others have it, and the block goes on without it
 	}
 	return data, nil
 }
@@ -309,9 +323,8 @@ func (s *Store) Ancestors(ctx context.Context, of []record.Digest, reader record
 		}
 	}
 	slices.SortFunc(all, func(a, b found) int { return cmp.Compare(a.priority, b.priority) })
-	policy := s.Policy()
 	for _, f := range all {
-		if err := s.sendBlock(v, policy, f.digest, reader, send); err != nil {
+		if _, err := s.sendBlock(v, f.digest, reader, send); err != nil {
 			return err
 		}
 	}

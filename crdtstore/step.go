@@ -190,5 +190,5 @@ func (s *Store) checkOwn(b *record.Block) error {
 		_, err := record.ParseGenesisBlock(b.Raw, s.network, 0)
 		return err
 	}
-	return b.CheckLinks(s.turn.header)
+	return s.turn.checkLinks(b)
 }

@@ -187,8 +187,12 @@ func Open(o Options) (*Store, error) {
 // openAll reads the rows and the chunks. After an error nothing is open, but the directory may be locked.
 func (s *Store) openAll() error {
 	if s.kv == nil {
-		if err := s.lockDir(); err != nil {
+		var err error
+		if s.lock, err = lockDir(s.dir); err != nil {
 			return err
+		}
+		if err := os.RemoveAll(filepath.Join(s.dir, restoring)); err != nil { // of a restore that was cut off
+			return fmt.Errorf("open store: %w", err)
 		}
 		if free, ok := diskFree(s.dir); ok && s.minFree > 0 && free < s.minFree/4 {
 			return fmt.Errorf("open store %s: %w: %d MiB free, %d MiB wanted", s.dir, ErrDiskFull, free>>20, s.minFree>>20)

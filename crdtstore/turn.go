@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -86,7 +87,7 @@ func (t *turn) block(b *record.Block, entries map[record.ID][]byte) (isNew bool,
 	if _, aside, err := t.view.Get(key('q', b.Digest[:])); err != nil || aside {
 		return false, err
 	}
-	if err := b.CheckLinks(t.header); err != nil {
+	if err := t.checkLinks(b); err != nil {
 		return false, err
 	}
 	if err := t.noteFork(b); err != nil {
@@ -178,27 +179,38 @@ func (t *turn) has(d record.Digest) (bool, error) {
 	return ok, err
 }
 
+// checkLinks holds a block against those that it names. One that is here and cannot be read is not missing: no peer could
+// help.
+func (t *turn) checkLinks(b *record.Block) error {
+	var failed error
+	err := b.CheckLinks(func(d record.Digest) (h record.Header, ok bool) {
+		if failed == nil {
+			h, ok, failed = t.header(d)
+		}
+		return h, ok
+	})
+	return cmp.Or(failed, err)
+}
+
 // header gives the header of a held block.
-func (t *turn) header(d record.Digest) (record.Header, bool) {
+func (t *turn) header(d record.Digest) (h record.Header, ok bool, err error) {
 	if h, ok := t.s.headers.Get(d); ok {
-		return h, true
+		return h, true, nil
 	}
 	raw, ok, err := t.view.Get(blockKey(d))
 	if err != nil || !ok {
-		return record.Header{}, false
+		return h, false, err
 	}
 	b, err := record.ParseBlock(raw)
 	if err != nil {
-		if b, err = record.ParseGenesisBlock(raw, t.s.network, 0); err != nil {
-			return record.Header{}, false
-		}
+		b, err = record.ParseGenesisBlock(raw, t.s.network, 0)
 	}
-	if b.Digest != d {
+	if err != nil || b.Digest != d {
 		t.s.alarm("corrupt", "a stored block does not have its digest; the store is damaged")
-		return record.Header{}, false
+		return h, false, fmt.Errorf("%w: block %s does not have its digest", ErrCorrupt, d)
 	}
 	t.s.headers.Add(d, b.Header())
-	return b.Header(), true
+	return b.Header(), true, nil
 }
 
 // write takes the slots of a foreign write. One that is held already (another agent relayed it too) adds nothing. Own

@@ -32,17 +32,11 @@ func (n *Node) wantsLoop(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		case <-n.wantsBell:
+			n.ringFresh(func(s *session) { ring(s.chunkBell) }) // nobody sends chunks unasked
 			if !wait(ctx, gossipGrace) {
 				return ctx.Err()
 			}
-			for _, s := range n.members() {
-				s.mu.Lock()
-				origin := time.Since(s.lastFresh) < recentGossip
-				s.mu.Unlock()
-				if origin {
-					ring(s.fetchBell)
-				}
-			}
+			n.ringFresh(func(s *session) { ring(s.fetchBell) })
 			if !wait(ctx, originHeadway) {
 				return ctx.Err()
 			}
@@ -50,6 +44,18 @@ func (n *Node) wantsLoop(ctx context.Context) error {
 		for _, s := range n.members() {
 			ring(s.fetchBell)
 			ring(s.chunkBell)
+		}
+	}
+}
+
+// ringFresh rings for the peers whose own blocks came just now.
+func (n *Node) ringFresh(bell func(*session)) {
+	for _, s := range n.members() {
+		s.mu.Lock()
+		origin := time.Since(s.lastFresh) < recentGossip
+		s.mu.Unlock()
+		if origin {
+			bell(s)
 		}
 	}
 }

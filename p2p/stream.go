@@ -16,7 +16,7 @@ import (
 const (
 	helloTimeout = 5 * time.Second
 	streamIdle   = 2 * time.Minute // a stream without a frame for so long is given up
-	maxStreams   = 8               // inbound streams of one peer at a time
+	maxStreams   = 16              // inbound streams of one peer at a time; an honest one has nine at most
 )
 
 // errRefused is what a peer says before it ends a stream.
