@@ -219,13 +219,21 @@ func TestRestoreRefuses(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(instead, restoring)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an agent that starts instead leaves what was restored so far: %v", err)
 	}
-	if _, err := restoreTo(n, instead, "b", backup); !errors.Is(err, ErrLocked) {
-		t.Errorf("below a running agent: %v", err)
-	}
 	running.stop()
-	other := newTestNet(t, 6)
-	other.id[0]++
-	if _, err := restoreTo(other, t.TempDir(), "a", backup); !errors.Is(err, ErrNetwork) {
+	twice := t.TempDir()
+	other, err := lockDir(twice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := restoreTo(n, twice, "a", backup); !errors.Is(err, ErrLocked) {
+		t.Errorf("beside another restore: %v", err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := newTestNet(t, 6)
+	elsewhere.id[0]++
+	if _, err := restoreTo(elsewhere, t.TempDir(), "a", backup); !errors.Is(err, ErrNetwork) {
 		t.Errorf("into another network: %v", err)
 	}
 	unpinned := newTestNet(t, 7)

@@ -207,14 +207,14 @@ const restoring = "restoring"
 // come on top of those of the backup. The directory must be empty. Whatever fails or is killed leaves it so; the next
 // restore begins anew.
 func Restore(ctx context.Context, o Options, b *BackupReader, policies ...[]byte) (Restored, error) {
+	if err := checkEmpty(o.Dir); err != nil {
+		return Restored{}, err
+	}
 	lock, err := lockDir(o.Dir)
 	if err != nil {
 		return Restored{}, err
 	}
 	defer lock.Close() //nolint:errcheck // read only
-	if err := checkEmpty(o.Dir); err != nil {
-		return Restored{}, err
-	}
 	if b.Head.Network != o.Network.String() {
 		return Restored{}, fmt.Errorf("%w: the backup is of network %s, the configuration of %s", ErrNetwork, b.Head.Network, o.Network)
 	}
