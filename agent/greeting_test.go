@@ -47,8 +47,8 @@ func TestWatchLeavesASilentHost(t *testing.T) {
 	}
 	defer c.Close()
 	for _, e := range c.http.Transport.(*failover).all { // else the test takes as long
-		e.transport.(*http2.Transport).ReadIdleTimeout /= 50
-		e.transport.(*http2.Transport).PingTimeout /= 5
+		e.transport.(*http2.Transport).ReadIdleTimeout /= 50 //nolint:staticcheck // as in agentTransport
+		e.transport.(*http2.Transport).PingTimeout /= 5      //nolint:staticcheck // as in agentTransport
 	}
 	f := follow(t, c, "/f")
 	a.mustPut("/f/before", "1")
