@@ -27,7 +27,8 @@ const tokenHelp = `Print a join token for further hosts. It can be used as often
 expires, and is no secret: it tells which network it is, whom to trust with its policy,
 and where its agents are. A host that joined has no rights before it is admitted.
 
-It is signed with an admin key, by default admin.key beside the configuration.`
+It is signed with an admin key that the network was born with, by default admin.key
+beside the configuration: the name of the network is made of these keys.`
 
 func (c *cli) tokenCmd() *cobra.Command {
 	var expires, keyFile string
@@ -63,16 +64,9 @@ func (c *cli) loadNetworkConfig() (agent.Config, error) {
 	return cfg, err
 }
 
-// adminKey reads the key that signs for the network.
+// adminKey reads the key that signs policies for the network.
 func adminKey(cfg agent.Config, file string) (ed25519.PrivateKey, error) {
-	if file == "" {
-		file = cfg.AdminKeyFile()
-	}
-	key, err := agent.LoadKey(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, failf(exitError, string(agent.CodeNoKeyFile), "no admin key %s", file).
-			withHint("run this on the host that has it, or name it with --admin-key")
-	}
+	key, file, err := readAdminKey(cfg, file)
 	if err != nil {
 		return nil, err
 	}
@@ -83,15 +77,31 @@ func adminKey(cfg agent.Config, file string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
+func readAdminKey(cfg agent.Config, given string) (key ed25519.PrivateKey, file string, err error) {
+	if file = given; file == "" {
+		file = cfg.AdminKeyFile()
+	}
+	key, err = agent.LoadKey(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = failf(exitError, string(agent.CodeNoKeyFile), "no admin key %s", file).
+			withHint("run this on the host that has it, or name it with --admin-key")
+	}
+	return key, file, err
+}
+
 // printToken makes a token for the network that this host is part of.
 func (c *cli) printToken(ctx context.Context, cfg agent.Config, life time.Duration, keyFile string) error {
-	key, err := adminKey(cfg, keyFile)
+	key, file, err := readAdminKey(cfg, keyFile)
 	if err != nil {
 		return err
 	}
 	known, err := loadToken(cfg)
 	if err != nil {
 		return err
+	}
+	if me := record.KeyOf(key); !slices.Contains(known.Genesis.Admins, me) {
+		return usagef("admin key %s: the network was not born with %s", file, me).
+			withHint("a token is signed with one of %s, whether or not it still signs policies", joinKeys(known.Genesis.Admins))
 	}
 	token, err := c.newToken(ctx, cfg, known.Genesis, key, life)
 	if err != nil {
@@ -205,4 +215,12 @@ func askPolicy(ctx context.Context, cfg agent.Config) ([]byte, error) {
 		return nil, err
 	}
 	return r.Msg.GetSigned(), nil
+}
+
+func joinKeys(keys []record.PublicKey) string {
+	var texts []string
+	for _, k := range keys {
+		texts = append(texts, k.String())
+	}
+	return strings.Join(texts, ", ")
 }
