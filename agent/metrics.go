@@ -127,7 +127,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	mirrors, triggers := c.s.mirrors.Status()
 	for i, m := range mirrors {
 		set(descFiles, float64(m.GetFiles()), publicName(m, i))
-		set(descMirrorErr, asFloat(m.GetLastError() != ""), publicName(m, i))
+		set(descMirrorErr, asFloat(m.GetLastError() != "" && m.GetState() != string(statePaused)), publicName(m, i))
 	}
 	var runs, failing, pending float64
 	for _, t := range triggers {

@@ -98,7 +98,10 @@ func peerView(p *apiv1.Peer) page.Peer {
 
 func mirrorView(i int, m *apiv1.Mirror, full bool) page.Mirror {
 	v := page.Mirror{Name: m.GetName(), State: m.GetState(), Level: "ok", Files: m.GetFiles(), Pending: m.GetPending()}
-	if m.GetLastError() != "" {
+	switch {
+	case m.GetState() == string(statePaused):
+		v.Level = "warn"
+	case m.GetLastError() != "":
 		v.Level = "bad"
 	}
 	if full {

@@ -33,14 +33,21 @@ func TestPageView(t *testing.T) {
 	}
 	exit := int32(1)
 	s := &apiv1.StatusResponse{
-		Alarms:   []*apiv1.Alarm{{Code: "corrupt", Since: timestamppb.Now(), Message: "SECRET is damaged", Hint: "h"}},
-		Mirrors:  []*apiv1.Mirror{{Name: "/SECRET", Prefix: "/SECRET", Dir: "/srv/SECRET", LastError: "SECRET", LastOutput: "SECRET"}, {Name: "certs", Prefix: "/SECRET"}},
+		Alarms: []*apiv1.Alarm{{Code: "corrupt", Since: timestamppb.Now(), Message: "SECRET is damaged", Hint: "h"}},
+		Mirrors: []*apiv1.Mirror{
+			{Name: "/SECRET", Prefix: "/SECRET", Dir: "/srv/SECRET", LastError: "SECRET", LastOutput: "SECRET"}, {Name: "certs", Prefix: "/SECRET"},
+			{Name: "p", State: "paused", LastError: "SECRET"},
+		},
 		Triggers: []*apiv1.Trigger{{Path: "/SECRET", Command: "SECRET", LastExit: &exit, LastOutput: "SECRET"}},
 	}
 	if text := fmt.Sprintf("%+v", pageView(s, false)); strings.Contains(text, "SECRET") || !strings.Contains(text, "mirrors[0]") || !strings.Contains(text, "certs") {
 		t.Errorf("over TCP: %s", text)
 	}
-	if v := pageView(s, true); v.Alarms[0].Message == "" || v.Mirrors[0].Dir == "" || v.Mirrors[0].Output != "SECRET" || v.Triggers[0].Output != "SECRET" || v.Triggers[0].Level != "bad" {
+	v := pageView(s, true)
+	if m := v.Mirrors; m[0].Dir == "" || m[0].Output != "SECRET" || m[0].Level != "bad" || m[2].Level != "warn" {
+		t.Errorf("mirrors over the socket: %+v", m)
+	}
+	if v.Alarms[0].Message == "" || v.Triggers[0].Output != "SECRET" || v.Triggers[0].Level != "bad" {
 		t.Errorf("over the socket: %+v", v)
 	}
 	if withoutNames(s); strings.Contains(s.String(), "SECRET") {
