@@ -270,14 +270,14 @@ func (s *Store) heldEntry(v view, k record.Tag, version record.Version) ([]byte,
 		return nil, err
 	}
 	data, err := entryData(v, sl)
-	if err != nil && !errors.Is(err, ErrCorrupt) {
-		return nil, err
+	if err == nil {
+		_, _, _, err = parseHeld(sl.entry, data)
 	}
-	if _, _, _, wrong := parseHeld(sl.entry, data); wrong != nil {
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, errWrongEntry) {
 		s.alarm("corrupt", "a stored entry is missing or does not have its ID; the store is damaged")
 		return nil, nil // others have it, and the block goes on without it
 	}
-	return data, nil
+	return data, err
 }
 
 // Ancestors calls send for the named blocks and up to 64 ancestors of each, as far as they are held, in ascending
