@@ -11,7 +11,10 @@ import (
 func FuzzCursor(f *testing.F) {
 	n := newTestNet(f, 1)
 	a := n.start("a", nil)
-	f.Add(a.cursor(1, 2))
+	good := a.cursor(1, 2)
+	f.Add(good)
+	f.Add(good[:42] + string(good[42]+1)) // spare bits
+	f.Add(good + "\n")
 	f.Add("")
 	f.Add("not a cursor")
 	f.Fuzz(func(t *testing.T, text string) {

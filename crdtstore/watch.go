@@ -32,7 +32,7 @@ func (s *Store) cursor(number, run uint64) string {
 // parseCursor gives the number and run of a cursor. Mine is false for one of another agent or store.
 func (s *Store) parseCursor(text string) (number, run uint64, mine bool, err error) {
 	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(b) != 32 {
+	if err != nil || len(b) != 32 || base64.RawURLEncoding.EncodeToString(b) != text { // it lets line ends and spare bits pass
 		return 0, 0, false, fmt.Errorf("%w: %q was not given out by an agent", ErrBadCursor, text)
 	}
 	mine = string(b[:8]) == string(s.self[:8]) && be.Uint64(b[8:]) == s.Incarnation()

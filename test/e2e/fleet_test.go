@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,8 +18,27 @@ import (
 // everything is the rule under which every host reads and writes everything.
 const everything = "@hosts / rw"
 
-// loopback makes a host listen where only this machine can reach it. The ports are picked by init and join.
-var loopback = []string{"--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"}
+// ports counts those that hosts of this run got. They are below those that init picks: while a host is down nobody else may
+// take its port.
+var ports atomic.Int32
+
+func init() { ports.Store(10_000 + rand.Int32N(8_000)) }
+
+// loopback makes a host listen where only this machine can reach it.
+func loopback(t testing.TB) []string {
+	t.Helper()
+	for {
+		port := ports.Add(1)
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
+			continue // somebody else's
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return []string{"--listen", fmt.Sprint("/ip4/127.0.0.1/tcp/", port), "--listen", fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)}
+	}
+}
 
 // fleet is a network of hosts.
 type fleet struct {
@@ -43,10 +65,10 @@ func newFleetOf(t testing.TB, program string, names ...string) *fleet {
 		h := newHost(t, parent, name)
 		h.program = program
 		if i == 0 {
-			token = lastLine(h.must(append([]string{"init", "--dir", h.dir, "--name", name}, loopback...)...))
+			token = lastLine(h.must(append([]string{"init", "--dir", h.dir, "--name", name}, loopback(t)...)...))
 			h.identity = "identity " + name + " " + peerID(t, filepath.Join(h.dir, "policy.txt"), name)
 		} else {
-			h.identity = lastLine(h.must(append([]string{"join", token, "--dir", h.dir, "--name", name}, loopback...)...))
+			h.identity = lastLine(h.must(append([]string{"join", token, "--dir", h.dir, "--name", name}, loopback(t)...)...))
 		}
 		f.hosts = append(f.hosts, h)
 	}

@@ -74,7 +74,7 @@ func newHost(t testing.TB, parent, name string) *host {
 // command is the program with the configuration of this host. It dies with the test.
 func (h *host) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(h.program, args...)
-	cmd.Env = append(os.Environ(), "HOME="+h.dir, "XDG_STATE_HOME="+h.dir, "SYNCAGENT_CONFIG="+h.config())
+	cmd.Env = append(os.Environ(), "HOME="+h.dir, "XDG_STATE_HOME="+h.dir, "SYNCAGENT_CONFIG="+h.config(), "SYNCAGENT_API_HTTP=127.0.0.1:0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
