@@ -35,7 +35,7 @@ ifneq ($(race),)
 endif
 
 lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up to date
-	@test -z "$$(gofmt -l $(sources) | tee /dev/stderr)" || { echo 'gofmt: format the files above' >&2; exit 1; }
+	@bad=$$(gofmt -l $(sources)); test -z "$$bad" || { echo "gofmt: format $$bad" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) -C test/bench/stack vet ./...
 	$(GO) tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners
