@@ -265,9 +265,12 @@ func TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly(t *testing.T) {
 func TestStandingIsReconciled(t *testing.T) {
 	a, b := pair(t, nil)
 	b.node.mu.Lock()
-	s := b.node.sessions[a.self.PeerID()]
-	s.cancel()
-	s.standing = bootstrap
+	was := b.node.sessions[a.self.PeerID()]
+	was.cancel()
+	s := &session{id: was.id, key: was.key, standing: bootstrap, since: was.since, cancel: func() {}, hintBell: was.hintBell,
+		policyBell: was.policyBell, fetchBell: was.fetchBell, chunkBell: was.chunkBell, progressAsks: was.progressAsks,
+		serving: was.serving, pushes: was.pushes, inbox: was.inbox}
+	b.node.sessions[was.id] = s
 	b.node.mu.Unlock()
 	a.publish([]byte("v"), "/x")
 	eventually(t, func() bool {
