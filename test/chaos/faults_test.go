@@ -196,7 +196,7 @@ func damage(w *world, h *host, spoil func(store string) error, seen func(*host) 
 	}
 	other := w.hosts[(h.place+1)%len(w.hosts)]
 	if err := eventually(startLimit, func() error {
-		all, err := other.list("/own/" + h.name + "/last")
+		all, err := other.list(startLimit, "/own/"+h.name+"/last")
 		for path, value := range last {
 			if all[path].value != value {
 				return fmt.Errorf("%s does not have %s: %w", other.name, path, err)

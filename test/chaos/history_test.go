@@ -97,7 +97,7 @@ func (y *history) busy(hosts []*host) error {
 // check compares what a host shows, after all clients ended, with the history.
 func (y *history) check(t *testing.T, h *host) {
 	t.Helper()
-	all, err := h.list("/")
+	all, err := h.list(startLimit, "/")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func (y *history) writer(h *host, id, first int, r *rand.Rand, stop <-chan struc
 			if id > 0 {
 				continue
 			}
-			if all, err := h.list("/hot"); err == nil {
+			if all, err := h.list(callLimit, "/hot"); err == nil {
 				y.read(h.name, all)
 			}
 			continue

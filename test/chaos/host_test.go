@@ -162,8 +162,8 @@ func (h *host) write(values map[string]string) (version string, err error) {
 // shown is one path as an agent shows it.
 type shown struct{ version, value string }
 
-func (h *host) list(prefix string) (map[string]shown, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+func (h *host) list(limit time.Duration, prefix string) (map[string]shown, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	stream, err := h.client.KV.List(ctx, connect.NewRequest(&apiv1.ListRequest{Prefix: prefix, Values: true}))
 	if err != nil {
