@@ -21,7 +21,7 @@ const (
 	// blockCost is about what a foreign block takes until it is committed.
 	blockCost = 200 * time.Microsecond
 	// maxSpacing bounds what a local write waits while others write more than this agent can take.
-	maxSpacing = 4 * time.Millisecond
+	maxSpacing = time.Millisecond
 )
 
 // openTurn is a committed turn, and what is left to do of it.
