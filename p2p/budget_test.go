@@ -68,8 +68,10 @@ func TestDiallingAnewFillsNoBudget(t *testing.T) {
 	start(t, "b", newFake(kb, policy), Options{Bootstrap: a.node.Addrs()})
 	eventually(t, func() bool { return connectedPeers(a) == 2 }, "another connects")
 	first := a.node.session(x.self.PeerID())
-	for a.node.affords(first, 1<<20) {
-		continue
+	for spent := 0; a.node.affords(first, 1<<20); spent++ {
+		if spent > budgetBurst {
+			t.Fatal("nothing is charged")
+		}
 	}
 	began, left := time.Now(), a.node.budgets.of(first.id).bytes.Tokens()
 	a.node.closePeer(first.id)
