@@ -67,7 +67,7 @@ func (c *counters) addFeed(r *rows, run uint64, items []feedItem) {
 }
 
 func encodeFeed(run uint64, items []feedItem) []byte {
-	b := u64(run)
+	b := be.AppendUint64(make([]byte, 0, 8+len(items)*(1+16+record.VersionSize)), run)
 	for _, i := range items {
 		b = append(b, byte(i.kind))
 		switch i.kind {

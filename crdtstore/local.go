@@ -174,7 +174,7 @@ func (t *turn) precondition(op *Op, p *pathState, r *rules) error {
 
 // add puts the slots of a local write where they belong, all or, after an error, none.
 func (t *turn) add(req *writeRequest, w *record.Write, paths []*pathState) error {
-	l := &localWrite{req: req, write: w, size: len(w.Append(nil))}
+	l := &localWrite{req: req, write: w, size: w.Size()}
 	if l.size > maxBundle {
 		return fmt.Errorf("%w: the write is %d bytes without its values, a block holds %d; use fewer or shorter paths",
 			ErrTooLarge, l.size, maxBundle)

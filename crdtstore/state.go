@@ -67,7 +67,7 @@ type counters struct {
 
 func (c *counters) encode() []byte {
 	b := make([]byte, 0, countersSize)
-	b = append(b, u64(uint64(c.agentTime))...)
+	b = be.AppendUint64(b, uint64(c.agentTime))
 	b = be.AppendUint64(b, c.blocks)
 	b = be.AppendUint64(b, c.entries)
 	b = be.AppendUint64(b, c.withheld)
@@ -104,7 +104,8 @@ func decodeCounters(b []byte) (c counters, err error) {
 
 // digestTerm is what one visible entry adds to the view digest.
 func digestTerm(path string, v record.Version, entry record.ID) [32]byte {
-	b := be.AppendUint16(nil, uint16(len(path)))
+	b := make([]byte, 0, 2+len(path)+record.VersionSize+len(entry))
+	b = be.AppendUint16(b, uint16(len(path)))
 	b = append(b, path...)
 	b = v.Append(b)
 	return sha256.Sum256(append(b, entry[:]...))

@@ -23,6 +23,14 @@ type Bundle struct {
 	Sig         []byte
 }
 
+func (u *Bundle) sizeUnsigned() int {
+	n := len("SAB1") + 32 + 4 + 8 + 8 + 32 + uvarintLen(len(u.Writes))
+	for _, w := range u.Writes {
+		n += w.Size()
+	}
+	return n
+}
+
 func (u *Bundle) appendUnsigned(b []byte) []byte {
 	b = append(b, "SAB1"...)
 	b = append(b, u.Origin[:]...)
@@ -38,13 +46,15 @@ func (u *Bundle) appendUnsigned(b []byte) []byte {
 }
 
 // Encode gives the canonical bytes of a signed bundle.
-func (u *Bundle) Encode() []byte { return append(u.appendUnsigned(nil), u.Sig...) }
+func (u *Bundle) Encode() []byte {
+	return append(u.appendUnsigned(make([]byte, 0, u.sizeUnsigned()+len(u.Sig))), u.Sig...)
+}
 
 // signedHash is what the origin signs: the bundle and the links of its block. Without the links anybody could wrap the
 // bundle into a second valid block, and the origin would seem to have forked its chain.
 func (u *Bundle) signedHash(links []Digest) [32]byte {
 	base := LinksDigest(links)
-	return sha256.Sum256(append(u.appendUnsigned(nil), base[:]...))
+	return sha256.Sum256(append(u.appendUnsigned(make([]byte, 0, u.sizeUnsigned()+len(base))), base[:]...))
 }
 
 // LinksDigest is the SHA-256 of digests in the order given. Over the ascending heads it is a replica's block digest.
@@ -112,6 +122,7 @@ func ParseBundle(b []byte) (*Bundle, error) {
 		d.fail("sequence number %d does not fit the previous block", u.Seq)
 	}
 	n := d.uvarint(MaxBundleWrites, "writes")
+	u.Writes = make([]*Write, 0, n)
 	slots := 0
 	for i := uint64(0); i < n && d.err == nil; i++ {
 		w := parseWrite(&d, u.Origin)

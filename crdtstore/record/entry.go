@@ -99,11 +99,12 @@ func (e *Entry) appendStub(b []byte) []byte {
 	return append(e.appendHead(b, len(e.Value)), sum[:]...)
 }
 
-func stubID(stub []byte) ID {
+func stubID(stub []byte) (id ID) {
 	h := sha256.New()
 	h.Write([]byte("syncagent entry v1\n"))
 	h.Write(stub)
-	return ID(h.Sum(nil))
+	h.Sum(id[:0])
+	return id
 }
 
 // Stub gives the entry's bytes with the hash of the value in place of the value. It has the same ID and is what

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 )
@@ -52,6 +53,20 @@ type Write struct {
 	Sig    []byte // the author's own signature; nil when the bundle's origin is the author and signs for it
 }
 
+// Size is the length of what Append adds.
+func (w *Write) Size() int {
+	n := 1 + len("SAW1") + 8 + uvarintLen(len(w.Slots))
+	for i := range w.Slots {
+		n += 32 + 1 + 16*len(w.Slots[i].Tags)
+	}
+	if w.Sig != nil {
+		n += 32 + len(w.Sig)
+	}
+	return n
+}
+
+func uvarintLen(n int) int { return (bits.Len(uint(n)|1) + 6) / 7 }
+
 func (w *Write) appendCore(b []byte, withAuthor bool) []byte {
 	b = append(b, "SAW1"...)
 	if withAuthor {
@@ -71,7 +86,7 @@ func (w *Write) appendCore(b []byte, withAuthor bool) []byte {
 }
 
 // ID names the write by its content. It does not depend on who relays it.
-func (w *Write) ID() ID { return sha256.Sum256(w.appendCore(nil, true)) }
+func (w *Write) ID() ID { return sha256.Sum256(w.appendCore(make([]byte, 0, w.Size()+32), true)) }
 
 // Sign makes the author's own signature, for a write that another agent relays.
 func (w *Write) Sign(priv ed25519.PrivateKey, network NetworkID) {
@@ -116,7 +131,8 @@ func parseWrite(d *decoder, origin PublicKey) *Write {
 	if n == 0 {
 		d.fail("write without slots")
 	}
-	seen := make(map[Tag]struct{}, min(n, 64))
+	seen := make(map[Tag]struct{}) // without a size it lies on the stack while it is small
+	w.Slots = make([]Slot, 0, min(n, 64))
 	for i := uint64(0); i < n && d.err == nil; i++ {
 		s := Slot{Entry: ID(id32(d.bytes(32, "entry ID")))}
 		depth := int(d.u8("depth"))
