@@ -18,10 +18,6 @@ const (
 	// crowd is how many local writes are worth a turn while an earlier one of ours is on its way to disk. Fewer wait for
 	// it, and share one block and one sync with those that come meanwhile.
 	crowd = record.MaxBundleWrites
-	// blockCost is about what a foreign block takes until it is committed.
-	blockCost = 200 * time.Microsecond
-	// maxSpacing bounds what a local write waits while others write more than this agent can take.
-	maxSpacing = time.Millisecond
 )
 
 // openTurn is a committed turn, and what is left to do of it.
@@ -90,11 +86,10 @@ func (s *Store) ripe() bool {
 	return n >= crowd || n > 0 && s.syncing.Load() == 0 && s.spacing() <= 0
 }
 
-// spacing is how long local writes wait for more to share their block with. A block costs every agent a signature and a
-// turn: while those of others cannot be taken as fast as they come, all make fewer and fuller ones.
+// spacing is how long the waiting local writes are still to wait for more.
 func (s *Store) spacing() time.Duration {
-	_, mono := s.clock.Now()
-	return min(time.Duration(s.coming.Load())*blockCost, maxSpacing) - (mono - s.lastOwn)
+	_, now := s.clock.Now()
+	return s.pace.wait(now)
 }
 
 // concludeAll concludes turns until stop is closed and none is left.

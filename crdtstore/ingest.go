@@ -19,8 +19,7 @@ const syncWithin = time.Second
 // Ingest takes blocks and entries that a peer delivered and waits until they are committed, parked, refused or put off.
 // Signatures are checked by the caller's goroutine, so that the owner of the store need not.
 func (s *Store) Ingest(ctx context.Context, from record.PublicKey, parcels []record.Parcel) (record.Ingested, error) {
-	s.coming.Add(int64(len(parcels)))
-	defer s.coming.Add(-int64(len(parcels)))
+	_, came := s.clock.Now()
 	checked, delayed, invalid, err := s.check(from, parcels)
 	if err != nil {
 		return record.Ingested{}, err
@@ -28,7 +27,7 @@ func (s *Store) Ingest(ctx context.Context, from record.PublicKey, parcels []rec
 	if len(checked) == 0 {
 		return record.Ingested{Invalid: invalid, Delayed: delayed}, nil
 	}
-	req := &ingestRequest{from: from, parcels: checked, done: make(chan ingestResult, 1)}
+	req := &ingestRequest{from: from, came: came, parcels: checked, done: make(chan ingestResult, 1)}
 	if err := s.send(ctx, req); err != nil {
 		return record.Ingested{}, err
 	}

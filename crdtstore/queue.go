@@ -1,6 +1,8 @@
 package crdtstore
 
 import (
+	"time"
+
 	"syncagent/crdtstore/record"
 )
 
@@ -23,6 +25,7 @@ func (p *parcel) size() int { return p.bytes }
 // ingestRequest is a caller waiting for what it delivered. Done is nil for blocks that leave the parking.
 type ingestRequest struct {
 	from    record.PublicKey
+	came    time.Duration // by the monotonic clock
 	parcels []*parcel
 	next    int
 	lacks   []record.Digest // blocks that parked ones of the parcels name

@@ -167,7 +167,10 @@ func (n *simNode) drive() {
 			return
 		}
 		if !s.busy() && (s.wake == 0 || s.wake > s.tick()) {
-			break
+			if len(s.queue.writes) == 0 {
+				break
+			}
+			n.sim.now++ // they wait for company
 		}
 		if turns > 2000 {
 			n.sim.failf("%s does not come to rest", n.name)

@@ -38,9 +38,8 @@ func (s *Store) step() error {
 	if err := t.commit(); err != nil {
 		return err
 	}
-	if len(t.local) > 0 {
-		_, s.lastOwn = s.clock.Now()
-	}
+	_, now := s.clock.Now()
+	s.pace.took(now, t.foreign, len(t.local) > 0, ended.ingests)
 	t.tellAges()
 	s.last, s.made = t.dag, len(t.local)
 	return s.leave(&openTurn{

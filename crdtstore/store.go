@@ -104,11 +104,11 @@ type Store struct {
 	last       *dagState // after the last turn, told or not
 	unsynced   bool
 	lastSync   time.Duration
-	lastOwn    time.Duration // when the last local write was committed
-	made       int           // local writes of the last turn
-	share      int           // small foreign blocks that it could have taken of one peer
-	passedOver bool          // the next local write did not fit beside what came from outside
-	postponed  []record.Tag  // paths of writes that are ready, but did not fit into the turn
+	pace       pace
+	made       int          // local writes of the last turn
+	share      int          // small foreign blocks that it could have taken of one peer
+	passedOver bool         // the next local write did not fit beside what came from outside
+	postponed  []record.Tag // paths of writes that are ready, but did not fit into the turn
 	turn       *turn
 	full       bool              // the reserve of free disk is used up
 	carried    map[chunkRef]bool // chunks that are here while a store is built of a damaged one or a backup, else nil
@@ -117,7 +117,6 @@ type Store struct {
 	openMu     sync.Mutex
 	open       []*openTurn   // committed, not told yet
 	left       chan struct{} // rung when there are some
-	coming     atomic.Int64  // foreign parcels that are being taken
 	syncing    atomic.Int32  // how many of them go to disk
 	told       chan struct{} // rung when there are none of those any more
 	concluding sync.Mutex
