@@ -75,7 +75,9 @@ func shared(n int, fn func(i int)) {
 	share := func(w int) {
 		for i := w; i < n; i += workers {
 			fn(i)
-			runtime.Gosched() // who puts meanwhile does not wait for all of them
+			if i+workers < n {
+				runtime.Gosched() // who puts meanwhile does not wait for all of them
+			}
 		}
 	}
 	var wg sync.WaitGroup
