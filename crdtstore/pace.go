@@ -53,7 +53,7 @@ func (p *pace) took(now time.Duration, foreign []*record.Block, own bool, done [
 	}
 }
 
-// adjust sets the spacing by a window that is over: twice as much while too many come, a little less while they flow.
+// adjust sets the spacing by a window that is over: much more while too many come, a little less while they flow.
 func (p *pace) adjust(now time.Duration) {
 	past := now - p.began
 	if p.origins != nil && past < paceWindow {
@@ -64,7 +64,7 @@ func (p *pace) adjust(now time.Duration) {
 		p.spacing = 0
 	case p.blocks >= paceBlocks && p.lag > paceLag*time.Duration(p.done):
 		equal := past * time.Duration(1+len(p.origins)) / time.Duration(p.blocks)
-		p.spacing = min(max(2*p.spacing, minSpacing), equal*3/2, maxSpacing)
+		p.spacing = min(max(4*p.spacing, minSpacing), equal*3/2, maxSpacing)
 	default:
 		if p.spacing = p.spacing * 7 / 8; p.spacing < minSpacing {
 			p.spacing = 0

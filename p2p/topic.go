@@ -18,7 +18,8 @@ const (
 	maxMessage     = record.MaxBlock + 64<<10 // bytes of a gossip message
 	nonceSize      = 8
 	maxGossipEntry = 64 << 10
-	gossipQueue    = 512 // messages, in each queue of pubsub
+	gossipQueue    = 512      // messages, in each queue of pubsub
+	smallMessage   = 16 << 10 // bytes: to tell that one has it costs as much as to get it twice
 	seenFor        = 30 * time.Second
 	maxInbox       = 1024
 	maxInboxBytes  = 8 << 20
@@ -37,6 +38,7 @@ func (n *Node) joinTopic(ctx context.Context) (*topic, error) {
 	params := pubsub.DefaultGossipSubParams()
 	// Own messages are flooded, the mesh is for repair: fewer links, fewer copies of each message.
 	params.D, params.Dlo, params.Dhi, params.Dout, params.Dlazy, params.Dscore = 4, 3, 8, 1, 4, 2
+	params.IDontWantMessageThreshold = smallMessage
 	ps, err := pubsub.NewGossipSub(ctx, n.host,
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
 		pubsub.WithMessageIdFn(messageID),
