@@ -2,6 +2,7 @@ package crdtstore
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -365,6 +366,9 @@ func entryIDs(data []byte) (path string, ids []record.ID, err error) {
 	e, err := record.ParseEntry(data)
 	if err == nil {
 		path, ids = e.Path, append(ids, e.ID())
+		if len(e.Value) != sha256.Size {
+			return path, ids, nil // a stub ends in a hash
+		}
 	}
 	if stub, _, id, stubErr := record.ParseStub(data); stubErr == nil {
 		path, ids, err = stub.Path, append(ids, id), nil

@@ -42,11 +42,10 @@ func CheckPath(path string) error {
 			return bad("control character %U", r)
 		}
 	}
-	segments := strings.Split(path[1:], "/")
-	if len(segments) > MaxSegments {
-		return bad("%d segments, the limit is %d", len(segments), MaxSegments)
+	if n := strings.Count(path, "/"); n > MaxSegments {
+		return bad("%d segments, the limit is %d", n, MaxSegments)
 	}
-	for _, s := range segments {
+	for s := range strings.SplitSeq(path[1:], "/") {
 		switch {
 		case s == "":
 			return bad("empty segment")
