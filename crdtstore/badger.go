@@ -62,7 +62,7 @@ func openBadger(dir string, log *slog.Logger) (*badgerKV, error) {
 		}
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	b := &badgerKV{db: db, dir: dir, logs: logs{dir: dir, datasync: datasync}, number: db.MaxVersion()}
+	b := &badgerKV{db: db, dir: dir, logs: logs{dir: dir, datasync: datasync, arrivals: watchArrivals(dir)}, number: db.MaxVersion()}
 	b.moments.end(b.number)
 	return b, nil
 }

@@ -19,6 +19,7 @@ import (
 type logs struct {
 	dir      string
 	datasync func(*os.File) error
+	arrivals *arrivals // in dir
 
 	mu     sync.Mutex
 	file   *os.File // the log that is written to
@@ -38,6 +39,9 @@ func (l *logs) sync() error {
 }
 
 func (l *logs) syncAll() error {
+	if l.file != nil && l.arrivals.none() {
+		return l.syncFile()
+	}
 	numbers, err := l.list()
 	if err != nil {
 		return err
@@ -56,7 +60,7 @@ func (l *logs) syncAll() error {
 		if err != nil {
 			return err
 		}
-		l.close()
+		l.closeFile()
 		l.file, l.number = f, n
 		if err := syncDir(l.dir); err != nil { // badger does not: the name of the new log
 			return err
@@ -95,6 +99,11 @@ func (l *logs) list() (numbers []int, err error) {
 func logName(n int) string { return fmt.Sprintf("%05d.mem", n) }
 
 func (l *logs) close() {
+	l.closeFile()
+	l.arrivals.close()
+}
+
+func (l *logs) closeFile() {
 	if l.file != nil {
 		_ = l.file.Close() // synced, and badger has its own
 		l.file = nil
