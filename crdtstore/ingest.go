@@ -17,29 +17,40 @@ import (
 const syncWithin = time.Second
 
 // Ingest takes blocks and entries that a peer delivered and waits until they are committed, parked, refused or put off.
-// Signatures are checked by the caller's goroutine, so that the owner of the store need not.
 func (s *Store) Ingest(ctx context.Context, from record.PublicKey, parcels []record.Parcel) (record.Ingested, error) {
-	_, came := s.clock.Now()
-	checked, delayed, invalid, err := s.check(from, parcels)
+	take, err := s.Check(from, parcels)
 	if err != nil {
 		return record.Ingested{}, err
 	}
-	if len(checked) == 0 {
-		return record.Ingested{Invalid: invalid, Delayed: delayed}, nil
+	return take(ctx)
+}
+
+// Check does that part of Ingest that waits for nobody: it reads parcels and checks their signatures, in the caller's
+// goroutine, so that the owner of the store need not. Take does the rest.
+func (s *Store) Check(from record.PublicKey, parcels []record.Parcel) (take func(context.Context) (record.Ingested, error), err error) {
+	_, came := s.clock.Now()
+	checked, delayed, invalid, err := s.check(from, parcels)
+	if err != nil {
+		return nil, err
 	}
-	req := &ingestRequest{from: from, came: came, parcels: checked, done: make(chan ingestResult, 1)}
+	return func(ctx context.Context) (record.Ingested, error) {
+		r := record.Ingested{Delayed: delayed, Invalid: invalid}
+		if len(checked) == 0 {
+			return r, nil
+		}
+		got, err := s.take(ctx, &ingestRequest{from: from, came: came, parcels: checked, done: make(chan ingestResult, 1)})
+		r.New, r.Missing, r.Invalid = got.New, got.Missing, cmp.Or(got.Invalid, invalid)
+		return r, err
+	}, nil
+}
+
+// take brings checked parcels to the owner.
+func (s *Store) take(ctx context.Context, req *ingestRequest) (record.Ingested, error) {
 	if err := s.send(ctx, req); err != nil {
 		return record.Ingested{}, err
 	}
 	r, err := await(ctx, s, req.done)
-	if err != nil {
-		return record.Ingested{}, err
-	}
-	if r.Invalid == nil {
-		r.Invalid = invalid
-	}
-	r.Delayed = delayed
-	return r.Ingested, r.err
+	return r.Ingested, cmp.Or(err, r.err)
 }
 
 // check parses parcels, puts off what is over the peer's allowance, and checks signatures. What is malformed is left

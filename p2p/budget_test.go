@@ -147,17 +147,13 @@ func TestWorkIsChargedThatFewBytesCause(t *testing.T) {
 	}
 }
 
-// endless is a replica to which blocks are brought that name ever others.
-type endless struct{ Replica }
-
-func (endless) Ingest(context.Context, record.PublicKey, []record.Parcel) (Ingested, error) {
-	return Ingested{Missing: make([]record.Digest, maxDigests-1)}, nil
-}
-
 func TestMissingBlocksOfASyncAreBounded(t *testing.T) {
-	n, r := &Node{replica: endless{}}, synced{fruit: uptime()}
+	n, r := &Node{}, synced{fruit: uptime()}
+	endless := func(context.Context) (Ingested, error) { // blocks that name ever others
+		return Ingested{Missing: make([]record.Digest, maxDigests-1)}, nil
+	}
 	for range 10 {
-		if err := n.ingest(t.Context(), &session{}, nil, &r); err != nil {
+		if err := n.ingest(t.Context(), &session{}, endless, &r); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -90,6 +90,8 @@ type fakeReplica struct {
 	served  int
 	asked   int                    // times for blocks by digest
 	pulled  func(record.PublicKey) // called by Missing; nil: nothing
+	checked func()                 // called by Check; nil: nothing
+	taking  func()                 // called by take; nil: nothing
 	putOff  int                    // blocks to come
 	invalid error
 	rot     byte // flips bits of the digest

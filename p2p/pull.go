@@ -16,7 +16,6 @@ const (
 	fruitless    = 15 * time.Second // without a new block, then too: a peer must not hold the others up with old ones
 	askRounds    = 256              // of 64 ancestors each
 	gapRounds    = 4                // of them for a gap, then it is a sync like others
-	ingestTarget = 2 << 20          // bytes handed to the replica at a time
 	readAhead    = 4                // frames
 	sameRounds   = 3                // syncs in a row that find a difference and no reason, then the alarm
 )
@@ -131,22 +130,26 @@ func (n *Node) compareHeads(ctx context.Context, s *session, f *frames, r *synce
 	return nil
 }
 
-// receive takes the answer to one request, up to its last frame. Reading goes on while the replica commits.
+// batch is what one frame brought, checked.
+type batch func(context.Context) (Ingested, error)
+
+// receive takes the answer to one request, up to its last frame. While the replica commits what one frame brought, the
+// next ones are read and checked.
 func (n *Node) receive(ctx context.Context, s *session, f *frames, r *synced) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	batches := make(chan []record.Parcel, readAhead)
+	batches := make(chan batch, readAhead)
 	ended := make(chan error, 1)
 	go func() {
 		defer close(batches)
 		ended <- n.readAnswer(ctx, s, f, r, batches)
 	}()
 	var failed error
-	for parcels := range batches {
+	for take := range batches {
 		if failed != nil {
 			continue
 		}
-		if failed = n.ingest(ctx, s, more(parcels, batches), r); failed != nil {
+		if failed = n.ingest(ctx, s, take, r); failed != nil {
 			cancel()
 		}
 	}
@@ -158,36 +161,10 @@ func (n *Node) receive(ctx context.Context, s *session, f *frames, r *synced) er
 	return err
 }
 
-// more adds what is waiting already, so that the replica gets large batches.
-func more(parcels []record.Parcel, batches <-chan []record.Parcel) []record.Parcel {
-	size := 0
-	for _, p := range parcels {
-		size += len(p.Block)
-	}
-	for size < ingestTarget {
-		select {
-		case next, ok := <-batches:
-			if !ok {
-				return parcels
-			}
-			for _, p := range next {
-				size += len(p.Block)
-				for _, e := range p.Entries {
-					size += len(e)
-				}
-			}
-			parcels = append(parcels, next...)
-		default:
-			return parcels
-		}
-	}
-	return parcels
-}
-
-// ingest hands parcels to the replica and notes what it says.
-func (n *Node) ingest(ctx context.Context, s *session, parcels []record.Parcel, r *synced) error {
+// ingest has the replica take a batch and notes what it says.
+func (n *Node) ingest(ctx context.Context, s *session, take batch, r *synced) error {
 	fault.Point("sync.received")
-	got, err := n.replica.Ingest(ctx, s.key, parcels)
+	got, err := take(ctx)
 	if err != nil {
 		return fmt.Errorf("store blocks: %w", err)
 	}
@@ -211,7 +188,7 @@ func (n *Node) ingest(ctx context.Context, s *session, parcels []record.Parcel, 
 }
 
 // readAnswer reads the frames of one answer. Its writes to r end before it returns; receive reads them afterwards.
-func (n *Node) readAnswer(ctx context.Context, s *session, f *frames, r *synced, batches chan<- []record.Parcel) error {
+func (n *Node) readAnswer(ctx context.Context, s *session, f *frames, r *synced, batches chan<- batch) error {
 	var vector []record.Position
 	vectors := 0
 	useful := uptime()
@@ -246,8 +223,12 @@ func (n *Node) readAnswer(ctx context.Context, s *session, f *frames, r *synced,
 			if err != nil {
 				return err
 			}
+			take, err := n.replica.Check(s.key, parcels)
+			if err != nil {
+				return fmt.Errorf("check blocks: %w", err)
+			}
 			select {
-			case batches <- parcels:
+			case batches <- take:
 				useful = uptime() // we may have been the slow one
 			case <-ctx.Done():
 				return ctx.Err()

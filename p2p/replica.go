@@ -28,6 +28,9 @@ type Replica interface {
 	// Ingest takes blocks and entries that from delivered and waits until they are committed, parked or refused.
 	// Parcels without a block bring entries alone.
 	Ingest(ctx context.Context, from record.PublicKey, parcels []record.Parcel) (Ingested, error)
+	// Check is the first half of Ingest, and take the second, so that the one can be done while the other goes on for what
+	// came before. It waits for nobody.
+	Check(from record.PublicKey, parcels []record.Parcel) (take func(context.Context) (Ingested, error), err error)
 	// Wants gives up to limit entries to ask this peer for now, best first: only such as the peer may read. What was
 	// given is not given again before it was answered by Answered or a few seconds have passed.
 	Wants(peer record.PublicKey, limit int) []record.Want
