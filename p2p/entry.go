@@ -234,6 +234,9 @@ func (n *Node) takePush(ctx context.Context, s *session, payload []byte) error {
 // session than the one that delivered, if that is likelier to have them. Who only relays is not to blame for what breaks
 // the block rule: it is passed on before it is checked.
 func (n *Node) ingestFresh(ctx context.Context, from, ask *session, relayed bool, parcels []record.Parcel) error {
+	if err := n.stillMember(from); err != nil {
+		return err
+	}
 	got, err := n.replica.Ingest(ctx, from.key, parcels)
 	if err != nil {
 		return err

@@ -149,7 +149,10 @@ func (n *Node) receive(ctx context.Context, s *session, f *frames, r *synced) er
 		if failed != nil {
 			continue
 		}
-		if failed = n.ingest(ctx, s, take, r); failed != nil {
+		if failed = n.stillMember(s); failed == nil {
+			failed = n.ingest(ctx, s, take, r)
+		}
+		if failed != nil {
 			cancel()
 		}
 	}

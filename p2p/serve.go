@@ -94,7 +94,7 @@ func (n *Node) servePull(ctx context.Context, s *session, f *frames, have []reco
 			return err
 		}
 	}
-	w := parcelWriter{f: f, spend: func(bytes int) { n.spend(ctx, s, bytes) }}
+	w := parcelWriter{f: f, spend: n.sends(ctx, s)}
 	if err := n.replica.Missing(ctx, have, s.key, w.add); err != nil {
 		return err
 	}
@@ -104,13 +104,29 @@ func (n *Node) servePull(ctx context.Context, s *session, f *frames, have []reco
 	return f.write(frameDone, note.encode())
 }
 
+// sends charges a peer for blocks before they are sent. One that is no member any more gets none of those that came since.
+func (n *Node) sends(ctx context.Context, s *session) func(bytes int) error {
+	return func(bytes int) error {
+		n.spend(ctx, s, bytes)
+		return n.stillMember(s)
+	}
+}
+
+// stillMember tells whether blocks may flow: an answer may take longer than a membership.
+func (n *Node) stillMember(s *session) error {
+	if n.gate.standing(s.id) != member {
+		return errNoMember
+	}
+	return nil
+}
+
 // serveAsk sends the named blocks and some of their ancestors.
 func (n *Node) serveAsk(ctx context.Context, s *session, f *frames, payload []byte) error {
 	of, err := parseDigests(payload)
 	if err != nil {
 		return err
 	}
-	w := parcelWriter{f: f, spend: func(bytes int) { n.spend(ctx, s, bytes) }}
+	w := parcelWriter{f: f, spend: n.sends(ctx, s)}
 	if err := n.replica.Ancestors(ctx, of, s.key, w.add); err != nil {
 		return err
 	}
@@ -142,11 +158,13 @@ func (n *Node) serveHeads(f *frames, payload []byte) error {
 }
 
 // parcelWriter packs parcels into compressed frames. A parcel with more entries than fit goes out in several: the
-// block first, so that the receiver knows where the entries belong.
+// block first, so that the receiver knows where the entries belong. The first frames are small: the receiver is at work
+// while the next ones are read.
 type parcelWriter struct {
 	f     *frames
-	spend func(bytes int) // called before they are sent
+	spend func(bytes int) error // called before they are sent
 	buf   []byte
+	sent  int // frames
 }
 
 // add takes a parcel, which may be reused afterwards. It blocks on the flow control of the stream.
@@ -172,7 +190,7 @@ func (w *parcelWriter) add(p record.Parcel) error {
 }
 
 func (w *parcelWriter) put(p record.Parcel, size int) error {
-	if len(w.buf) > 0 && len(w.buf)+size > parcelsTarget {
+	if len(w.buf) > 0 && len(w.buf)+size > min(parcelsFirst<<min(w.sent, 8), parcelsTarget) {
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -185,8 +203,11 @@ func (w *parcelWriter) flush() error {
 	if len(w.buf) == 0 {
 		return nil
 	}
-	w.spend(len(w.buf))
+	if err := w.spend(len(w.buf)); err != nil {
+		return err
+	}
 	err := w.f.write(frameParcels, compress(w.buf))
 	w.buf = w.buf[:0]
+	w.sent++
 	return err
 }

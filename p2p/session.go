@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"syncagent/crdtstore/fault"
 	"syncagent/crdtstore/record"
 )
 
@@ -126,6 +127,10 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	s.touch()
 	ring(s.fetchBell) // what was wanted before it came
 	n.sessions[p] = s
+	if st == member && !fault.Planted("no-sync") {
+		s.want(true) // before it says what it holds: most who connect lack something, and that is a round trip less
+		ring(n.syncBell)
+	}
 	n.handlers.Add(1)
 	go func() {
 		defer n.handlers.Done()

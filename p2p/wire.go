@@ -26,6 +26,7 @@ const (
 	maxVector      = 16    // frames
 	positionSize   = 32 + 8 + 8 + 8
 	parcelsTarget  = 384 << 10 // bytes of parcels, before compression, after which a frame is sent
+	parcelsFirst   = 24 << 10  // the same for the first of an answer; each that follows may be twice as long
 	maxEntryInWire = record.MaxInlineValue + 4<<10
 )
 

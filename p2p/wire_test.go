@@ -103,7 +103,7 @@ func TestWireLimits(t *testing.T) {
 // TestParcelWriterSplits: the block and all entries arrive, the block first, in frames within the limit.
 func TestParcelWriterSplits(t *testing.T) {
 	var b bytes.Buffer
-	w := parcelWriter{f: newFrames(pipe{&b, &b}, nil), spend: func(int) {}}
+	w := parcelWriter{f: newFrames(pipe{&b, &b}, nil), spend: func(int) error { return nil }}
 	big := record.Parcel{Block: bytes.Repeat([]byte{1}, record.MaxBlock)}
 	for i := range 40 {
 		big.Entries = append(big.Entries, bytes.Repeat([]byte{byte(i)}, record.MaxInlineValue+100))
