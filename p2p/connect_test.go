@@ -42,9 +42,7 @@ func TestSyncBeginsWithTheConnection(t *testing.T) {
 			}
 		})
 	}
-	if err := x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, func() bool { return x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])) == nil }, "x connects")
 	eventually(t, asked.Load, "x is asked for blocks, though it has not said a word")
 	if gaveUp.Load() {
 		t.Error("a waited until it gave up to learn which protocols x has")

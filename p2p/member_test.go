@@ -155,9 +155,7 @@ func TestRemovedMemberThatDoesNotListen(t *testing.T) {
 	for _, proto := range []protocol.ID{protoPolicy, protoSync} {
 		x.SetStreamHandler(proto, func(s network.Stream) { <-t.Context().Done() })
 	}
-	if err := x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, func() bool { return x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])) == nil }, "x connects")
 	eventually(t, func() bool { return connectedPeers(a) == 1 }, "connected")
 	a.setPolicy(&fakePolicy{Number: 2, Keys: []record.PublicKey{a.self}})
 	eventually(t, func() bool { return len(x.Network().Peers()) == 0 }, "closed")

@@ -177,9 +177,7 @@ func TestStalledPeerIsPassedBy(t *testing.T) {
 			_, _ = io.Copy(io.Discard, s)
 		}
 	})
-	if err := c.Connect(t.Context(), addrInfo(t, b.node.Addrs()[0])); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, func() bool { return c.Connect(t.Context(), addrInfo(t, b.node.Addrs()[0])) == nil }, "c connects")
 	eventually(t, func() bool { p := b.node.session(c.ID()); return p != nil && b.node.syncing(p) }, "b turns to c")
 	a := start(t, "a", ra, Options{Bootstrap: b.node.Addrs()})
 	eventuallyIn(t, 30*time.Second, equal(a, b), "b gets the blocks from a")

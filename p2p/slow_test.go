@@ -49,9 +49,7 @@ func TestSlowReaderCostsLittleAndDelaysNobody(t *testing.T) {
 			}
 		})
 	}
-	if err := x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, func() bool { return x.Connect(t.Context(), addrInfo(t, a.node.Addrs()[0])) == nil }, "x connects")
 	ask := func(kind byte, payload []byte) *frames {
 		st, err := x.NewStream(t.Context(), a.self.PeerID(), protoSync)
 		if err != nil {
