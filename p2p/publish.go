@@ -51,6 +51,9 @@ func (n *Node) publishLoop(ctx context.Context, t *topic) error {
 		queue := n.outbox.take()
 		rights := n.replica.Rights()
 		n.push(queue, rights)
+		if len(n.members()) == 0 {
+			continue // gossip would hold for seconds what nobody hears
+		}
 		for _, message := range pack(queue, rights) {
 			now := time.Now()
 			pace := n.recent.pace(now)

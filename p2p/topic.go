@@ -39,6 +39,8 @@ func (n *Node) joinTopic(ctx context.Context) (*topic, error) {
 	// Own messages are flooded, the mesh is for repair: fewer links, fewer copies of each message.
 	params.D, params.Dlo, params.Dhi, params.Dout, params.Dlazy, params.Dscore = 4, 3, 8, 1, 4, 2
 	params.IDontWantMessageThreshold = smallMessage
+	// For so many seconds messages are held for who missed them, at up to 20 MB each. Later a sync brings them.
+	params.HistoryLength, params.HistoryGossip = 3, 2
 	ps, err := pubsub.NewGossipSub(ctx, n.host,
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
 		pubsub.WithMessageIdFn(messageID),
