@@ -36,8 +36,9 @@ func (n *Node) topicName() string { return "/syncagent/1/" + n.o.Network.String(
 // joinTopic starts gossipsub. Blocks are signed by their origin: messages are not.
 func (n *Node) joinTopic(ctx context.Context) (*topic, error) {
 	params := pubsub.DefaultGossipSubParams()
-	// Own messages are flooded, the mesh is for repair: fewer links, fewer copies of each message.
-	params.D, params.Dlo, params.Dhi, params.Dout, params.Dlazy, params.Dscore = 4, 3, 8, 1, 4, 2
+	// Own messages are flooded, the mesh is for who is not connected to their origin: each link is a copy of each message.
+	// With less than two links each the mesh may fall into pieces.
+	params.D, params.Dlo, params.Dhi, params.Dout, params.Dlazy, params.Dscore = 3, 2, 6, 0, 4, 1
 	params.IDontWantMessageThreshold = smallMessage
 	// For so many seconds messages are held for who missed them, at up to 20 MB each. Later a sync brings them.
 	params.HistoryLength, params.HistoryGossip = 3, 2
