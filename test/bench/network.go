@@ -20,6 +20,7 @@ func networkFigures() []figure {
 		{name: "catch-up, 10k single puts", goal: "0.7 s, stretch 0.4 s", unit: "s", measure: catchUp(10_000, 1, 0)},
 		{name: "catch-up, 100k single puts", unit: "s", measure: catchUp(100_000, 1, 0), long: true},
 		{name: "catch-up, 100k in batches of 100", goal: "0.8 s, stretch 0.4 s", unit: "s", measure: catchUp(100_000, 100, 0)},
+		{name: "catch-up, 1M in batches of 100", goal: "14 s", unit: "s", measure: catchUp(1_000_000, 100, 0), long: true},
 		{name: "catch-up, 1k single puts, 20 ms RTT", goal: "0.12 s", unit: "s", measure: catchUp(1000, 1, 20*time.Millisecond)},
 		{name: "catch-up, 10k single puts, 20 ms RTT", unit: "s", measure: catchUp(10_000, 1, 20*time.Millisecond)},
 		{name: "catch-up, 100k in batches of 100, 20 ms RTT", unit: "s", measure: catchUp(100_000, 100, 20*time.Millisecond)},
