@@ -22,12 +22,11 @@ func (n *Node) leaves(s *session) bool {
 }
 
 // farewell hands a peer the policy that ends its membership, and closes its connections. Otherwise a removed host would
-// be cut off without a word: nobody is left who may talk to it. Nothing else flows meanwhile: all other streams are
+// be cut off without a word: nobody is left who may talk to it. Nothing else flows meanwhile: all other streams were
 // reset, the gater refuses new ones. A peer that does not listen loses its connections all the same.
 func (n *Node) farewell(ctx context.Context, s *session) {
 	ctx, cancel := context.WithTimeout(ctx, farewellTime)
 	defer cancel()
-	n.resetStreams(s.id)
 	if err := n.tellPolicies(ctx, s); err != nil {
 		n.log.Debug("peer not told that it is no member any more", "peer", s.id, "err", err)
 	}

@@ -83,14 +83,15 @@ type Node struct {
 	recent   *recent
 	budgets  *budgets
 
-	dialBell   chan struct{} // somebody may have to be dialled
-	policyBell chan struct{} // standings and policies have to be looked at
-	syncBell   chan struct{} // a session may need a sync
-	comparing  chan struct{} // a token: comparisons that a peer asks for
-	wantsBell  chan struct{} // the replica wants entries or chunks
-	chunkTurns chan struct{} // tokens
-	received   atomic.Int64  // bytes of frames and messages
-	changed    atomic.Int64  // uptime when the replica got its last block
+	dialBell    chan struct{} // somebody may have to be dialled
+	policyBell  chan struct{} // standings and policies have to be looked at
+	reconciling sync.Mutex    // one at a time does so
+	syncBell    chan struct{} // a session may need a sync
+	comparing   chan struct{} // a token: comparisons that a peer asks for
+	wantsBell   chan struct{} // the replica wants entries or chunks
+	chunkTurns  chan struct{} // tokens
+	received    atomic.Int64  // bytes of frames and messages
+	changed     atomic.Int64  // uptime when the replica got its last block
 
 	mu       sync.Mutex
 	targets  []target

@@ -36,6 +36,8 @@ func (n *Node) policyLoop(ctx context.Context) error {
 // reconcile closes connections whose peer may do more or less than when it connected, and sees that every connected
 // peer has a session. Somebody who became a member has to connect anew, too: gossipsub asks once whom it may trust.
 func (n *Node) reconcile(ctx context.Context) {
+	n.reconciling.Lock()
+	defer n.reconciling.Unlock()
 	var ended, left []*session
 	n.mu.Lock()
 	for id, s := range n.sessions {
@@ -57,6 +59,7 @@ func (n *Node) reconcile(ctx context.Context) {
 	for _, s := range left {
 		s.cancel()
 		n.log.Info("peer is no member any more, connection is closed", "peer", s.id)
+		n.resetStreams(s.id)
 		go func() {
 			defer n.handlers.Done()
 			n.farewell(ctx, s)

@@ -42,6 +42,7 @@ func (n *Node) Publish(o Outgoing) {
 // publishLoop sends what Publish queued: at once while the load is light, joined and paced when it is not.
 func (n *Node) publishLoop(ctx context.Context, t *topic) error {
 	tokens, last := float64(paceBurst), time.Now()
+	var serial uint64
 	for {
 		select {
 		case <-ctx.Done():
@@ -50,6 +51,10 @@ func (n *Node) publishLoop(ctx context.Context, t *topic) error {
 		}
 		queue := n.outbox.take()
 		rights := n.replica.Rights()
+		if rights.Serial() != serial { // gossip goes to all that are connected: nobody who lost its membership may be
+			serial = rights.Serial()
+			n.reconcile(ctx)
+		}
 		n.push(queue, rights)
 		if len(n.members()) == 0 {
 			continue // gossip would hold for seconds what nobody hears
