@@ -7,9 +7,9 @@ import (
 )
 
 // A block costs every agent a signature and a turn, however little is in it. So while blocks of others come faster than
-// this host takes them, local writes wait for more to share their block. Nobody is told to slow down: who makes many
-// blocks meets the same load as all, and each makes two thirds of what it would make with equal parts, until they flow
-// again. Who floods and does not care slows others that far and no further.
+// this host takes them, local writes wait for more to share their block. Nobody is told to slow down: all meet the same
+// load, and each makes two thirds of what it would make with equal parts, until blocks flow again. Who makes less than half
+// of such a part does not wait: the load is another's, who floods perhaps.
 const (
 	paceWindow = 25 * time.Millisecond // for which blocks are counted
 	paceBlocks = 4                     // fewer of them are no traffic: a quiet network never waits
@@ -29,6 +29,7 @@ type pace struct {
 type window struct {
 	began   time.Duration
 	blocks  int // own ones too
+	mine    int
 	origins map[record.PublicKey]bool
 	lag     time.Duration // of all requests together
 	done    int           // requests
@@ -43,6 +44,7 @@ func (p *pace) took(now time.Duration, foreign []*record.Block, own bool, done [
 	p.blocks += len(foreign)
 	if own {
 		p.blocks++
+		p.mine++
 		p.own = now
 	}
 	for _, r := range done {
@@ -59,11 +61,12 @@ func (p *pace) adjust(now time.Duration) {
 	if p.origins != nil && past < paceWindow {
 		return
 	}
+	makers := 1 + len(p.origins)
 	switch {
 	case past > time.Second: // nothing happened for long
 		p.spacing = 0
-	case p.blocks >= paceBlocks && p.lag > paceLag*time.Duration(p.done):
-		equal := past * time.Duration(1+len(p.origins)) / time.Duration(p.blocks)
+	case p.blocks >= paceBlocks && p.lag > paceLag*time.Duration(p.done) && 2*p.mine*makers >= p.blocks:
+		equal := past * time.Duration(makers) / time.Duration(p.blocks)
 		p.spacing = min(max(4*p.spacing, minSpacing), equal*3/2, maxSpacing)
 	default:
 		if p.spacing = p.spacing * 7 / 8; p.spacing < minSpacing {

@@ -7,10 +7,13 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// traffic lets windows pass in which others' blocks come, each so long after its delivery, and own ones.
-func traffic(p *pace, now time.Duration, windows, origins, blocks int, lag time.Duration) time.Duration {
+// traffic lets windows pass in which own blocks are made and others' come, each so long after its delivery.
+func traffic(p *pace, now time.Duration, windows, mine, origins, blocks int, lag time.Duration) time.Duration {
 	for range windows {
 		now += paceWindow
+		for range mine {
+			p.took(now, nil, true, nil)
+		}
 		for i := range blocks {
 			b := &record.Block{Bundle: &record.Bundle{Origin: record.PublicKey{byte(i % origins)}}}
 			done := &ingestRequest{came: now - lag, done: make(chan ingestResult, 1)}
@@ -23,20 +26,21 @@ func traffic(p *pace, now time.Duration, windows, origins, blocks int, lag time.
 func TestOwnBlocksAreSpacedWhileTooManyComeFromOthers(t *testing.T) {
 	const late = 10 * paceLag
 	for _, c := range []struct {
-		name                     string
-		windows, origins, blocks int
-		lag                      time.Duration
-		least, most              time.Duration
+		name                           string
+		windows, mine, origins, blocks int
+		lag                            time.Duration
+		least, most                    time.Duration
 	}{
-		{"nothing", 10, 1, 0, 0, 0, 0},
-		{"many that flow", 10, 4, 100, paceLag / 2, 0, 0},
-		{"few that lag", 10, 2, 2, late, 0, 0},
-		{"one window", 2, 4, 20, late, minSpacing, minSpacing},
-		{"a load that all share", 12, 4, 5, late, 15 * time.Millisecond, maxSpacing},
-		{"one that floods", 12, 1, 100, late, paceWindow * 2 / 100, paceWindow * 3 / 100},
+		{"nothing", 10, 1, 1, 0, 0, 0, 0},
+		{"many that flow", 10, 25, 4, 100, paceLag / 2, 0, 0},
+		{"few that lag", 10, 1, 2, 2, late, 0, 0},
+		{"one window", 2, 5, 4, 20, late, minSpacing, minSpacing},
+		{"a load that all share", 12, 1, 4, 4, late, 15 * time.Millisecond, maxSpacing},
+		{"two that make many", 12, 25, 1, 25, late, paceWindow * 2 / 50, paceWindow * 3 / 50},
+		{"one that floods", 12, 10, 1, 100, late, 0, 0},
 	} {
 		var p pace
-		now := traffic(&p, time.Minute, c.windows, c.origins, c.blocks, c.lag)
+		now := traffic(&p, time.Minute, c.windows, c.mine, c.origins, c.blocks, c.lag)
 		p.own = now
 		if got := p.wait(now); got < c.least || got > c.most {
 			t.Errorf("%s: a write waits %v, want %v to %v", c.name, got, c.least, c.most)
@@ -46,12 +50,12 @@ func TestOwnBlocksAreSpacedWhileTooManyComeFromOthers(t *testing.T) {
 
 func TestSpacingEndsWhenBlocksFlow(t *testing.T) {
 	var p pace
-	now := traffic(&p, time.Minute, 12, 4, 5, 10*paceLag)
-	now = traffic(&p, now, 40, 4, 5, 0)
+	now := traffic(&p, time.Minute, 12, 1, 4, 4, 10*paceLag)
+	now = traffic(&p, now, 40, 1, 4, 4, 0)
 	if p.own = now; p.wait(now) != 0 {
 		t.Errorf("a second later a write waits %v", p.wait(now))
 	}
-	now = traffic(&p, now, 12, 4, 5, 10*paceLag)
+	now = traffic(&p, now, 12, 1, 4, 4, 10*paceLag)
 	now += 2 * time.Second // no turn at all
 	if p.own = now; p.wait(now) > 0 {
 		t.Errorf("after silence a write waits %v", p.wait(now))
