@@ -49,7 +49,7 @@ func openBadger(dir string, log *slog.Logger) (*badgerKV, error) {
 		WithValueLogFileSize(64 << 20).
 		WithValueThreshold(bigValue). // values stay in the LSM tree, so one log holds nearly every row
 		WithNumCompactors(2).
-		WithNumLevelZeroTables(4).
+		WithNumLevelZeroTables(8).       // twice badger's rows a merge into the level below, which is most of what a large store costs
 		WithCompression(options.Snappy). // salvage.go knows
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithDetectConflicts(false). // one writer
