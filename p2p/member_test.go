@@ -16,7 +16,6 @@ import (
 
 	"crypto/ed25519"
 
-	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	libhost "github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -193,12 +192,13 @@ func hostPortOf(t *testing.T, h *agent) string {
 }
 
 func TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly(t *testing.T) {
-	ka, kb := testKey(t), testKey(t)
-	// a pins b, but the policy that a has does not name b.
-	ra := newFake(ka, &fakePolicy{Number: 3, Keys: []record.PublicKey{record.KeyOf(ka)}})
+	ka, kb, kc := testKey(t), testKey(t), testKey(t)
+	// a pins b, but the policy that a has does not name b. c is a member, so that a has somebody to publish to.
+	policy := &fakePolicy{Number: 3, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kc)}}
 	rb := newFake(kb, nil)
 	b := start(t, "b", rb, Options{})
-	a := start(t, "a", ra, Options{Bootstrap: b.node.Addrs()})
+	a := start(t, "a", newFake(ka, policy), Options{Bootstrap: b.node.Addrs()})
+	start(t, "c", newFake(kc, policy), Options{Bootstrap: a.node.Addrs()})
 	// b must not refuse a: it pins it, too.
 	if err := b.node.SetBootstrap(a.node.Addrs()); err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly(t *testing.T) {
 	x := rawPeer(t, kb) // what b could do if it were hostile
 	b.stop()
 	info := addrInfo(t, a.node.Addrs()[0])
-	eventually(t, func() bool { return x.Connect(t.Context(), info) == nil && connectedPeers(a) == 1 }, "pinned peer may connect")
+	eventually(t, func() bool { return x.Connect(t.Context(), info) == nil && connectedPeers(a) == 2 }, "pinned peer may connect")
 	for _, proto := range []protocol.ID{protoSync, protoEntry} {
 		s, err := x.NewStream(t.Context(), info.ID, proto)
 		if err != nil {
@@ -220,18 +220,7 @@ func TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly(t *testing.T) {
 			t.Errorf("%s: frame %d %q, error %v", proto, kind, payload, err)
 		}
 	}
-	ps, err := pubsub.NewGossipSub(t.Context(), x, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign))
-	if err != nil {
-		t.Fatal(err)
-	}
-	topic, err := ps.Join(a.node.topicName())
-	if err != nil {
-		t.Fatal(err)
-	}
-	sub, err := topic.Subscribe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	topic, sub := subscribe(t, x, a)
 	eventually(t, func() bool { return len(topic.ListPeers()) > 0 }, "the pinned peer sees a's subscription")
 	for i := range 20 {
 		a.publish([]byte("v"), fmt.Sprintf("/secret/%d", i))
