@@ -32,8 +32,8 @@ func (h *host) watch(args ...string) *watcher {
 	cmd, out := h.background(append([]string{"watch", "-o", "json"}, args...)...)
 	w := &watcher{cmd: cmd, events: make(chan event, 100_000)}
 	w.stop = func() {
-		_ = cmd.Process.Signal(syscall.SIGINT)
-		for range w.events { // until the command is gone
+		_ = cmd.Process.Signal(syscall.SIGTERM) // a shell may have a job ignore SIGINT until it says otherwise
+		for range w.events {                    // until the command is gone
 		}
 	}
 	go func() {
