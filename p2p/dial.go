@@ -290,6 +290,7 @@ func (n *Node) recordsFor(to peer.ID) [][]byte {
 
 // forwardRecord tells the connected members of an address that is new to us.
 func (n *Node) forwardRecord(signed []byte, from peer.ID) {
+	ring(n.bookBell)
 	ring(n.dialBell)
 	for _, s := range n.members() {
 		if s.id != from {
@@ -311,6 +312,7 @@ func (n *Node) noteRecords(payload []byte) error {
 		}
 		if k, err := record.PublicKeyOf(id); err == nil && k != n.self && n.replica.Rights().Member(k) {
 			if _, isNew, _ := n.book.add(signed); isNew {
+				ring(n.bookBell)
 				ring(n.dialBell)
 			}
 		}

@@ -296,6 +296,26 @@ func TestKnownPeersAreRemembered(t *testing.T) {
 	eventually(t, func() bool { return connectedPeers(b) == 1 }, "b dials a from memory")
 }
 
+// TestKnownPeersAreSavedAtOnce, so that agents that are killed soon after they met need no bootstrap peer.
+func TestKnownPeersAreSavedAtOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "peers.json")
+	saved := func(id peer.ID) bool {
+		book, err := openBook(file)
+		if err != nil {
+			return false
+		}
+		_, ok := book.get(id)
+		return ok
+	}
+	ka, kb := testKey(t), testKey(t)
+	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kb)}}
+	a := start(t, "a", newFake(ka, policy), Options{PeersFile: file})
+	eventually(t, func() bool { return saved(a.self.PeerID()) }, "a saves what it knows, and would again after ten seconds")
+	b := start(t, "b", newFake(kb, policy), Options{Bootstrap: a.node.Addrs()})
+	eventually(t, func() bool { _, ok := a.node.book.get(b.self.PeerID()); return ok }, "a learns b's address")
+	eventuallyIn(t, 5*time.Second, func() bool { return saved(b.self.PeerID()) }, "a saves it")
+}
+
 func TestAddressesTravel(t *testing.T) {
 	// b and c know only a; a dials nobody. b and c must find each other.
 	hs := cluster(t, 3)

@@ -84,6 +84,7 @@ type Node struct {
 	budgets  *budgets
 
 	dialBell    chan struct{} // somebody may have to be dialled
+	bookBell    chan struct{} // an address is new
 	policyBell  chan struct{} // standings and policies have to be looked at
 	reconciling sync.Mutex    // one at a time does so
 	syncBell    chan struct{} // a session may need a sync
@@ -131,7 +132,7 @@ func New(o Options) (*Node, error) {
 	}
 	n := &Node{
 		o: o, log: o.Log, self: record.KeyOf(o.Key), gate: newGater(o.Log),
-		dialBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
+		dialBell: make(chan struct{}, 1), bookBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1),
 		syncBell: make(chan struct{}, 1), wantsBell: make(chan struct{}, 1), comparing: make(chan struct{}, 1), chunkTurns: make(chan struct{}, chunkPeers),
 		sessions: map[peer.ID]*session{}, leaving: map[peer.ID]bool{}, needed: map[record.PublicKey]int{}, faults: map[peer.ID]string{}, outbox: newMailbox[Outgoing](maxOutbox, maxOutboxBytes), recent: newRecent(), budgets: newBudgets(o.PeerBytes),
 	}

@@ -113,6 +113,9 @@ func (n *Node) tickLoop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-n.bookBell: // at once: should all agents be killed now, they still find each other
+			n.saveBook()
+			continue
 		case <-tick.C:
 		}
 		n.reconcile(ctx)
@@ -148,10 +151,14 @@ func (n *Node) tickLoop(ctx context.Context) error {
 				n.log.Warn("own addresses not signed", "err", err)
 			}
 			n.book.forget(func(id peer.ID) bool { return id == n.self.PeerID() || n.gate.standing(id) != stranger || n.Paused() })
-			if err := n.book.save(); err != nil {
-				n.log.Warn("known peers not saved", "err", err)
-			}
+			n.saveBook()
 		}
+	}
+}
+
+func (n *Node) saveBook() {
+	if err := n.book.save(); err != nil {
+		n.log.Warn("known peers not saved", "err", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -132,6 +133,9 @@ var hostFaults = []fault{
 		return nil
 	}},
 	{name: "bootstrap peers gone", alone: true, begin: func(w *world, _ *host) error {
+		if err := eventually(*limit, func() error { return acquainted(w.hosts) }); err != nil {
+			return err
+		}
 		for _, h := range w.hosts {
 			h.kill()
 		}
@@ -248,6 +252,24 @@ func flip(r *rand.Rand, store string) error {
 		}
 		if err := os.WriteFile(name, b, 0o600); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// acquainted tells whether every host has the address of every other on its disk.
+func acquainted(hosts []*host) error {
+	for _, h := range hosts {
+		raw, err := os.ReadFile(filepath.Join(h.dir, "data", "peers"))
+		if err != nil {
+			return err
+		}
+		var book struct{ Records [][]byte }
+		if err := json.Unmarshal(raw, &book); err != nil {
+			return err
+		}
+		if len(book.Records) < len(hosts) {
+			return fmt.Errorf("%s knows %d addresses of %d", h.name, len(book.Records), len(hosts))
 		}
 	}
 	return nil
