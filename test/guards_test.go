@@ -197,7 +197,7 @@ func (g guard) takeOut(t *testing.T, code string) {
 	if dir, _, _ := strings.Cut(g.file, "/"); dir == "p2p" || dir == "agent" {
 		pkg = "./" + dir
 	}
-	cmd := exec.Command("go", "test", "-vet=off", "-count=1", "-timeout=3m", "-overlay", list, "-run", "^("+g.attacks+")$", pkg)
+	cmd := exec.Command("go", "test", "-vet=off", "-count=1", "-timeout=5m", "-overlay", list, "-run", "^("+g.attacks+")$", pkg)
 	cmd.Dir = ".."
 	out, err := cmd.CombinedOutput()
 	switch text := string(out); {
