@@ -54,7 +54,9 @@ func TestRemovedMemberHearsNoGossip(t *testing.T) {
 		}
 	}
 
-	a.setPolicy(&fakePolicy{Number: 2, Keys: []record.PublicKey{a.self, c.self}})
+	a.mu.Lock() // the policy is in force; that the node was not told yet is the worst that can be
+	a.policy = &fakePolicy{Number: 2, Keys: []record.PublicKey{a.self, c.self}}
+	a.mu.Unlock()
 	for i := range 20 {
 		a.publish([]byte("v"), fmt.Sprint("/after/", i))
 	}

@@ -106,6 +106,7 @@ var guards = []guard{
 	{"members only on the topic", "p2p/topic.go", `if n.gate.standing(p) != member && !fault.Planted("anybody-on-topic") {`, `if fault.Planted("") {`, "TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly", "reached a peer that is no member"},
 	{"one network", "p2p/stream.go", `if h.Network != n.o.Network {`, `if false {`,
 		"TestOtherNetworkIsRefused", ""},
+	{"removed members hear no gossip", "p2p/publish.go", `			n.reconcile(ctx)`, ``, "TestRemovedMemberHearsNoGossip", "no member any more"},
 	{"removed members are closed", "p2p/policy.go", `if n.gate.standing(id) != s.standing && !fault.Planted("keep-connections") {`, `if n.gate.standing(id) != s.standing && fault.Planted("") {`,
 		"TestMemberRemovedWhileConnected", ""},
 	{"removed members are told", "p2p/farewell.go", `if err := n.swapOn(ctx, s, f); err != nil {`, `if err := ctx.Err(); err != nil {`,
