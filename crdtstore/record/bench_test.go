@@ -44,6 +44,29 @@ func BenchmarkVerifyBlock(b *testing.B) {
 	}
 }
 
+func BenchmarkVerifyTogether(b *testing.B) {
+	for _, n := range []int{32, 64, 128} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			blocks := make([]*Block, n)
+			for i := range blocks {
+				u := fixedBundle(1, Digest{}, fixedWrite(i, i))
+				block, err := ParseBlock(EncodeBlock([]Digest{genesisDigest()}, 2, u.Encode()))
+				if err != nil {
+					b.Fatal(err)
+				}
+				blocks[i] = block
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if !VerifyTogether(fixedNetwork(), blocks) {
+					b.Fatal("valid blocks are refused")
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/block")
+		})
+	}
+}
+
 func BenchmarkTags(b *testing.B) {
 	network := fixedNetwork()
 	b.ReportAllocs()

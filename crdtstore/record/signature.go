@@ -28,21 +28,6 @@ func (k PublicKey) Verify(context string, network NetworkID, hash [32]byte, sig 
 		ed25519consensus.Verify(k[:], signedBytes(context, network, hash), sig)
 }
 
-// VerifyTogether tells whether Verify would succeed for all of the blocks. It takes half as long for many. If it fails it
-// is not known for which.
-func VerifyTogether(network NetworkID, blocks []*Block) bool {
-	batch := ed25519consensus.NewPreallocatedBatchVerifier(len(blocks))
-	for _, b := range blocks {
-		for _, s := range b.Bundle.signatures(b.Links) {
-			if s.by.Check() != nil {
-				return false
-			}
-			batch.Add(s.by[:], signedBytes(s.context, network, s.hash), s.bytes)
-		}
-	}
-	return batch.Verify()
-}
-
 // Sign makes the signature that Verify checks.
 func Sign(priv ed25519.PrivateKey, context string, network NetworkID, hash [32]byte) []byte {
 	return ed25519.Sign(priv, signedBytes(context, network, hash))

@@ -47,6 +47,54 @@ func TestVerifyTogether(t *testing.T) {
 	}
 }
 
+// Signatures of many keys by turns, as several chains and relayed writes bring them.
+func TestVerifyTogetherOfManyKeys(t *testing.T) {
+	network := fixedNetwork()
+	var blocks []*Block
+	for n := range 12 {
+		b := signedBlock(t, n)
+		b.Bundle = &Bundle{Seq: 1, Origin: KeyOf(fixedKey(n % 3)), Writes: []*Write{relayedWrite(n%4, n), relayedWrite(n%5, n+1)}}
+		b.Bundle.Sign(fixedKey(n%3), network, b.Links)
+		blocks = append(blocks, b)
+	}
+	if !VerifyTogether(network, blocks) {
+		t.Fatal("valid blocks are refused")
+	}
+	for i, b := range blocks {
+		for _, s := range b.signatures(b.Links) {
+			s.bytes[40] ^= 1
+			if VerifyTogether(network, blocks) || b.Verify(network) == nil {
+				t.Errorf("block %d is valid with a false signature of %s", i, s.by)
+			}
+			s.bytes[40] ^= 1
+		}
+	}
+}
+
+// Two false signatures whose faults cancel each other when they are added up.
+func TestVerifyTogetherWeighsEachSignature(t *testing.T) {
+	network, one, two := fixedNetwork(), signedBlock(t, 1), signedBlock(t, 2)
+	if !VerifyTogether(network, []*Block{one, two}) {
+		t.Fatal("valid blocks are refused")
+	}
+	fault, err := edwards25519.NewScalar().SetCanonicalBytes(append([]byte{1}, make([]byte, 31)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b, shift := range map[*Block]func(s, x, y *edwards25519.Scalar) *edwards25519.Scalar{
+		one: (*edwards25519.Scalar).Add, two: (*edwards25519.Scalar).Subtract,
+	} {
+		s, err := edwards25519.NewScalar().SetCanonicalBytes(b.Sig[32:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(b.Sig[32:], shift(s, s, fault).Bytes())
+	}
+	if VerifyTogether(network, []*Block{one, two}) {
+		t.Error("two false signatures are valid together")
+	}
+}
+
 // A key's owner can make signatures that some programs take and others refuse. Here one by one and together must agree.
 func TestSignatureWithAPointOfSmallOrder(t *testing.T) {
 	network, b := fixedNetwork(), signedBlock(t, 1)
