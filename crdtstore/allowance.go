@@ -107,7 +107,7 @@ func (s *Store) opens(b *record.Block) (bool, error) {
 		if b.Seq > c.seq {
 			return false, nil
 		}
-		held, err := s.holds(b.Digest) // it may have come on another road just now
+		held, err := s.holds(b) // it may have come on another road just now
 		return !held, err
 	}
 	if b.Seq != 1 {

@@ -148,7 +148,7 @@ func (s *Store) parse(in record.Parcel) (*parcel, error) {
 		if err != nil {
 			return nil, err
 		}
-		held, err := s.holds(b.Digest)
+		held, err := s.holds(b)
 		if err != nil {
 			return nil, err
 		}
@@ -174,11 +174,14 @@ func (s *Store) parse(in record.Parcel) (*parcel, error) {
 	return p, nil
 }
 
-// holds tells whether a block is committed.
-func (s *Store) holds(d record.Digest) (bool, error) {
+// holds tells whether a block is committed, and known by others to be.
+func (s *Store) holds(b *record.Block) (bool, error) {
+	if s.dag.Load().ahead(b) {
+		return false, nil
+	}
 	v := s.kv.View()
 	defer v.Close()
-	_, ok, err := v.Get(blockKey(d))
+	_, ok, err := v.Get(blockKey(b.Digest))
 	return ok, err
 }
 

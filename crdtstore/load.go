@@ -187,7 +187,7 @@ func (s *Store) loadPolicies(v view) error {
 	return nil
 }
 
-// loadDAG reads heads and chain ends.
+// loadDAG reads heads, chain ends and what was set aside.
 func (s *Store) loadDAG(v view) error {
 	chains, err := chainEnds(v)
 	if err != nil {
@@ -199,7 +199,14 @@ func (s *Store) loadDAG(v view) error {
 	}
 	d.seal()
 	s.publish(d)
-	return nil
+	s.aside = map[record.Digest]bool{}
+	return v.Scan([]byte{'q'}, nil, false, func(k, _ []byte) (bool, error) {
+		if len(k) != 33 {
+			return false, fmt.Errorf("%w: row of a block set aside", ErrCorrupt)
+		}
+		s.aside[record.Digest(k[1:])] = true
+		return true, nil
+	})
 }
 
 // chainEnds finds the end of every chain. Each costs two seeks, whatever its length.

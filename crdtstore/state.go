@@ -162,6 +162,11 @@ func (d *dagState) sortedHeads() []record.Digest {
 // seal computes the block digest: SHA-256 over the heads' digests in ascending order.
 func (d *dagState) seal() { d.digest = record.LinksDigest(d.sortedHeads()) }
 
+// ahead tells whether a block comes after the end of its chain, so that it is not held: a chain is taken in sequence.
+func (d *dagState) ahead(b *record.Block) bool {
+	return b.Seq > d.chains[chainID{b.Origin, b.Incarnation}].seq
+}
+
 // add notes a new block.
 func (d *dagState) add(b *record.Block) {
 	for _, l := range b.Links {

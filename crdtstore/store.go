@@ -91,6 +91,7 @@ type Store struct {
 	counters   counters
 	index      *pathIndex
 	headers    *lru.Cache[record.Digest, record.Header]
+	aside      map[record.Digest]bool // blocks that go-ds-crdt did not take, in an earlier run
 	parked     *parking
 	early      *earlyEntries
 	unready    map[record.ID]*unreadyWrite

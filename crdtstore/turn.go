@@ -81,11 +81,7 @@ func (t *turn) elsewhere(id record.ID) ([]byte, error) {
 // block takes a foreign block whose signatures were checked. Entries come with it, by ID. It returns a
 // *record.MissingError if the block must wait, and an error wrapping record.ErrFormat if it is invalid.
 func (t *turn) block(b *record.Block, entries map[record.ID][]byte) (isNew bool, err error) {
-	known, err := t.has(b.Digest)
-	if err != nil || known {
-		return false, err
-	}
-	if _, aside, err := t.view.Get(key('q', b.Digest[:])); err != nil || aside {
+	if known, err := t.has(b); err != nil || known || t.s.aside[b.Digest] {
 		return false, err
 	}
 	if err := t.checkLinks(b); err != nil {
@@ -172,11 +168,14 @@ func (t *turn) madeByTwin(b *record.Block) bool {
 }
 
 // has tells whether a block is held, in this turn too.
-func (t *turn) has(d record.Digest) (bool, error) {
-	if t.fresh[d] != nil || t.s.headers.Contains(d) {
+func (t *turn) has(b *record.Block) (bool, error) {
+	if t.dag.ahead(b) {
+		return false, nil
+	}
+	if t.fresh[b.Digest] != nil || t.s.headers.Contains(b.Digest) {
 		return true, nil
 	}
-	_, ok, err := t.view.Get(blockKey(d))
+	_, ok, err := t.view.Get(blockKey(b.Digest))
 	return ok, err
 }
 
