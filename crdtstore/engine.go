@@ -11,6 +11,7 @@ import (
 
 	"github.com/ipfs/boxo/datastore/dshelp"
 	dag "github.com/ipfs/boxo/ipld/merkledag"
+	blockformat "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	ds "github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
@@ -42,7 +43,7 @@ var elementKey = ds.NewKey("/b")
 // newEngine starts go-ds-crdt. Check is the block rule, applied to blocks that it makes.
 func newEngine(base func() view, check func(*record.Block) error, log *slog.Logger) (*engine, error) {
 	e := &engine{feed: make(chan []byte), idle: make(chan struct{}), check: check}
-	e.overlay = &overlay{base: base, blocks: map[record.Digest][]byte{}, marks: map[record.Digest]bool{}, rows: map[string][]byte{}}
+	e.overlay = &overlay{base: base, blocks: map[record.Digest]ipld.Node{}, marks: map[record.Digest]bool{}, rows: map[string][]byte{}}
 	o := crdt.DefaultOptions()
 	o.Logger = crdtLog{log}
 	o.RepairInterval = 0 // its repair believes marks that a crash made wrong
@@ -69,7 +70,11 @@ func (e *engine) merge(blocks []*record.Block) (refused *record.Block, err error
 	}
 	m := &crdtpb.CRDTBroadcast{Heads: make([]*crdtpb.Head, len(blocks))}
 	for i, b := range blocks {
-		e.overlay.putBlock(b)
+		n, err := nodeOf(b.Digest, b.Raw)
+		if err != nil {
+			return nil, err
+		}
+		e.overlay.putBlock(b.Digest, n)
 		m.Heads[i] = &crdtpb.Head{Cid: b.Digest.CID()}
 	}
 	payload, err := proto.Marshal(m)
@@ -144,7 +149,7 @@ func (d dagService) Add(_ context.Context, n ipld.Node) error {
 		return fmt.Errorf("own block: %w", err)
 	}
 	d.e.added = b
-	d.e.overlay.putBlock(b)
+	d.e.overlay.putBlock(b.Digest, n)
 	return nil
 }
 
@@ -163,18 +168,24 @@ func (d dagService) Get(_ context.Context, c cid.Cid) (ipld.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := d.e.overlay.block(digest)
+	n, err := d.e.overlay.block(digest)
+	if err == nil && n == nil {
+		err = ipld.ErrNotFound{Cid: c}
+	}
+	return n, err
+}
+
+// nodeOf reads a block that has this digest.
+func nodeOf(d record.Digest, raw []byte) (ipld.Node, error) {
+	c, err := cid.Cast(d.CID())
 	if err != nil {
 		return nil, err
 	}
-	if raw == nil {
-		return nil, ipld.ErrNotFound{Cid: c}
-	}
-	n, err := dag.DecodeProtobuf(raw)
+	b, err := blockformat.NewBlockWithCid(raw, c)
 	if err != nil {
 		return nil, err
 	}
-	return n, n.SetCidBuilder(dag.V1CidPrefix())
+	return dag.DecodeProtobufBlock(b)
 }
 
 func (d dagService) GetMany(ctx context.Context, cs []cid.Cid) <-chan *ipld.NodeOption {
@@ -192,7 +203,7 @@ func (d dagService) GetMany(ctx context.Context, cs []cid.Cid) <-chan *ipld.Node
 type overlay struct {
 	mu     sync.Mutex // go-ds-crdt's statistics look in from another goroutine
 	base   func() view
-	blocks map[record.Digest][]byte
+	blocks map[record.Digest]ipld.Node // of this turn
 	marks  map[record.Digest]bool
 	rows   map[string][]byte // nil deletes
 	isBad  bool              // go-ds-crdt set its dirty mark
@@ -220,19 +231,24 @@ func (o *overlay) take(r *rows) {
 	clear(o.marks)
 }
 
-func (o *overlay) putBlock(b *record.Block) {
+func (o *overlay) putBlock(d record.Digest, n ipld.Node) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.blocks[b.Digest] = b.Raw
+	o.blocks[d] = n
 }
 
-func (o *overlay) block(d record.Digest) ([]byte, error) {
+// block gives a block of this turn or of the store, nil if there is none.
+func (o *overlay) block(d record.Digest) (ipld.Node, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if raw, ok := o.blocks[d]; ok {
-		return raw, nil
+	if n := o.blocks[d]; n != nil {
+		return n, nil
 	}
-	return o.read(blockKey(d))
+	raw, err := o.read(blockKey(d))
+	if raw == nil || err != nil {
+		return nil, err
+	}
+	return nodeOf(d, raw)
 }
 
 func (o *overlay) read(key []byte) ([]byte, error) {
