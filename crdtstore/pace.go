@@ -9,7 +9,8 @@ import (
 // A block costs every agent a signature and a turn, however little is in it. So while blocks of others come faster than
 // this host takes them, local writes wait for more to share their block. Nobody is told to slow down: all meet the same
 // load, and each makes two thirds of what it would make with equal parts, until blocks flow again. Who makes less than half
-// of such a part does not wait: the load is another's, who floods perhaps.
+// of such a part does not wait: the load is another's, who floods perhaps. Nor does who makes more than twice as many as
+// anybody else: nobody shares that load.
 const (
 	paceWindow = 25 * time.Millisecond // for which blocks are counted
 	paceBlocks = 4                     // fewer of them are no traffic: a quiet network never waits
@@ -30,16 +31,16 @@ type window struct {
 	began   time.Duration
 	blocks  int // own ones too
 	mine    int
-	origins map[record.PublicKey]bool
-	lag     time.Duration // of all requests together
-	done    int           // requests
+	origins map[record.PublicKey]int // blocks of each other
+	lag     time.Duration            // of all requests together
+	done    int                      // requests
 }
 
 // took notes what a turn took.
 func (p *pace) took(now time.Duration, foreign []*record.Block, own bool, done []*ingestRequest) {
 	p.adjust(now)
 	for _, b := range foreign {
-		p.origins[b.Origin] = true
+		p.origins[b.Origin]++
 	}
 	p.blocks += len(foreign)
 	if own {
@@ -65,7 +66,7 @@ func (p *pace) adjust(now time.Duration) {
 	switch {
 	case past > time.Second: // nothing happened for long
 		p.spacing = 0
-	case p.blocks >= paceBlocks && p.lag > paceLag*time.Duration(p.done) && 2*p.mine*makers >= p.blocks:
+	case p.blocks >= paceBlocks && p.lag > paceLag*time.Duration(p.done) && 2*p.mine*makers >= p.blocks && p.mine <= 2*p.most():
 		equal := past * time.Duration(makers) / time.Duration(p.blocks)
 		p.spacing = min(max(4*p.spacing, minSpacing), equal*3/2, maxSpacing)
 	default:
@@ -73,7 +74,15 @@ func (p *pace) adjust(now time.Duration) {
 			p.spacing = 0
 		}
 	}
-	p.window = window{began: now, origins: make(map[record.PublicKey]bool)}
+	p.window = window{began: now, origins: make(map[record.PublicKey]int)}
+}
+
+// most is how many blocks the busiest other made.
+func (w *window) most() (n int) {
+	for _, blocks := range w.origins {
+		n = max(n, blocks)
+	}
+	return n
 }
 
 // wait is how long the waiting local writes are still to wait for more.

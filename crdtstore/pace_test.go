@@ -38,6 +38,7 @@ func TestOwnBlocksAreSpacedWhileTooManyComeFromOthers(t *testing.T) {
 		{"a load that all share", 12, 1, 4, 4, late, 15 * time.Millisecond, maxSpacing},
 		{"two that make many", 12, 25, 1, 25, late, paceWindow * 2 / 50, paceWindow * 3 / 50},
 		{"one that floods", 12, 10, 1, 100, late, 0, 0},
+		{"mine alone, beside some that come late", 12, 25, 2, 6, late, 0, 0},
 	} {
 		var p pace
 		now := traffic(&p, time.Minute, c.windows, c.mine, c.origins, c.blocks, c.lag)
