@@ -3,6 +3,7 @@ package crdtstore
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"syncagent/crdtstore/record"
 )
@@ -130,6 +131,7 @@ func (t *turn) takeParcels(full bool) (done []*ingestRequest, err error) {
 			taken[r.from] += max((t.size-before)*turnBlocks/turnBytes, 1)
 			r.next++
 			idle = 0
+			runtime.Gosched() // who puts meanwhile has few cores, and the turn may be long
 		}
 		q.ingests = q.ingests[1:]
 		if r.next < len(r.parcels) {
@@ -143,13 +145,18 @@ func (t *turn) takeParcels(full bool) (done []*ingestRequest, err error) {
 	return done, nil
 }
 
-// sharing says how many small blocks the next turn may take of one peer: few as long as local writes come, then twice as
-// many with each turn. So what a peer brings takes about as long as those writes do, and as their clients to come again.
+// sharing says how many small blocks the next turn may take of one peer: few as long as local writes come or are on their
+// way to disk, then twice as many with each turn. So what a peer brings takes about as long as those writes do, and as
+// their clients to come again.
 func (s *Store) sharing() int {
-	if n := max(len(s.queue.writes), s.made); n > 0 {
+	switch n := max(len(s.queue.writes), s.made); {
+	case n > 0:
 		return min(turnShare+n/4, turnBlocks)
+	case s.syncing.Load() > 0:
+		return min(turnShare, s.share)
+	default:
+		return min(2*s.share, turnBlocks)
 	}
-	return min(2*s.share, turnBlocks)
 }
 
 // fits tells whether the turn may take one more parcel. The first always fits.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 
 	"syncagent/crdtstore/fault"
@@ -156,6 +157,9 @@ func (t *turn) finish() error {
 		if p := t.paths[k]; p.judged {
 			if err := t.finishPath(p); err != nil {
 				return err
+			}
+			if len(t.foreign) > 0 {
+				runtime.Gosched() // as in takeParcels
 			}
 		}
 	}

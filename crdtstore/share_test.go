@@ -87,6 +87,20 @@ func TestManyBlocksHoldNobodyUp(t *testing.T) {
 	if turn(); large.next > before+turnShare {
 		t.Errorf("the turn after a write of this host took %d blocks", large.next-before)
 	}
+	write, err := s.request([]Op{{Path: "/a", Value: []byte("w")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.queue.add(write)
+	for i := range 5 { // the first takes the write, and nobody syncs it
+		before := large.next
+		if err := s.step(); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 && large.next > before+turnShare {
+			t.Errorf("turn %d after a write that is not on disk yet took %d blocks", i, large.next-before)
+		}
+	}
 	for range many / turnShare {
 		turn()
 	}

@@ -18,7 +18,7 @@ const (
 	turnBytes   = 1500 << 10 // a turn takes no further item beyond this
 	txnBytes    = 2200 << 10 // what a turn is planned to stay below
 	turnBlocks  = 512        // foreign blocks
-	turnShare   = 8          // of them of one request, before others have their turn, and of one peer while local writes come
+	turnShare   = 4          // of them of one request, before others have their turn, and of one peer while local writes come
 	turnPaths   = 512        // paths that are judged anew after a policy change
 	turnSlots   = 8192       // slots that are looked at for it, but all of a path
 	inlineEntry = 32 << 10   // a larger entry has a row of its own
