@@ -24,6 +24,7 @@ const (
 	limitGossip   = "gossip"
 	limitStreams  = "streams"
 	limitPolicies = "policies"
+	limitRepeats  = "repeats"
 	limitOrigins  = "origins"
 )
 
@@ -33,6 +34,7 @@ type budget struct {
 	bytes    *rate.Limiter
 	policies *rate.Limiter
 	signs    *rate.Limiter
+	repeats  *rate.Limiter // gossip that brought nothing
 }
 
 // budgets keeps those of all peers, but full ones, which it makes again. It is safe for concurrent use.
@@ -58,7 +60,7 @@ func (b *budgets) of(p peer.ID) *budget {
 		}
 	}
 	fresh := &budget{bytes: rate.NewLimiter(rateOf(b.perSecond)), policies: rate.NewLimiter(rate.Every(time.Second), policyBurst),
-		signs: rate.NewLimiter(rate.Every(signsEvery), signsBurst)}
+		signs: rate.NewLimiter(rate.Every(signsEvery), signsBurst), repeats: rate.NewLimiter(rate.Every(repeatsEvery), repeatsBurst)}
 	b.byPeer[p] = fresh
 	return fresh
 }
@@ -83,7 +85,8 @@ func rateOf(perSecond int64) (limit rate.Limit, burst int) {
 }
 
 func (b *budget) full() bool {
-	return b.bytes.Tokens() >= float64(b.bytes.Burst()) && b.policies.Tokens() >= policyBurst && b.signs.Tokens() >= signsBurst
+	return b.bytes.Tokens() >= float64(b.bytes.Burst()) && b.policies.Tokens() >= policyBurst && b.signs.Tokens() >= signsBurst &&
+		b.repeats.Tokens() >= repeatsBurst
 }
 
 // spend charges bytes to a peer and waits when it has had more than its rate: whoever calls does not read on from it,

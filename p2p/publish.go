@@ -232,6 +232,14 @@ func (r *recent) see(d record.Digest, origin record.PublicKey) {
 	}
 }
 
+// saw tells whether a block was gossiped lately.
+func (r *recent) saw(d record.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, known := r.blocks[d]
+	return known
+}
+
 // unseen drops blocks that came by gossip in the meantime. Should one have been lost after all, the next digest tells.
 func (r *recent) unseen(ds []record.Digest) []record.Digest {
 	r.mu.Lock()

@@ -164,7 +164,7 @@ func (n *Node) validate(_ context.Context, from peer.ID, m *pubsub.Message) pubs
 	n.received.Add(int64(len(m.Data)))
 	if s := n.session(from); s != nil {
 		s.touch()
-		if !n.affords(s, len(m.Data)) {
+		if !n.affords(s, len(m.Data)) || !n.listens(s) {
 			return pubsub.ValidationIgnore // dropped, like a message that got lost: sync brings what it held
 		}
 	}
@@ -175,6 +175,10 @@ func (n *Node) validate(_ context.Context, from peer.ID, m *pubsub.Message) pubs
 		return pubsub.ValidationReject
 	}
 	if !n.byMembers(g) {
+		return pubsub.ValidationIgnore
+	}
+	if !n.news(g) {
+		n.budgets.of(from).repeats.Allow()
 		return pubsub.ValidationIgnore
 	}
 	m.ValidatorData = g
