@@ -385,10 +385,8 @@ func (o *overlay) Query(_ context.Context, q query.Query) (query.Results, error)
 func (o *overlay) Sync(context.Context, ds.Key) error { return nil }
 func (o *overlay) Close() error                       { return nil }
 
-// Batch gives a batch that applies its changes on Commit. The overlay is memory: nothing can fail in between.
-func (o *overlay) Batch(context.Context) (ds.Batch, error) { return ds.NewBasicBatch(o), nil }
-
-var _ ds.Batching = (*overlay)(nil)
+// It is no ds.Batching: in memory nothing can fail between two steps, and batches would cost time.
+var _ ds.Datastore = (*overlay)(nil)
 
 // crdtLog sends go-ds-crdt's lines to slog; its routine lines at debug level.
 type crdtLog struct{ log *slog.Logger }
