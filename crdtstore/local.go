@@ -102,7 +102,7 @@ func (t *turn) put(req *writeRequest) error {
 				hlc = max(hlc, top.version.HLC.Next())
 			}
 		}
-		if err := t.precondition(op, p, rules); err != nil {
+		if p, err = t.precondition(op, p, rules); err != nil {
 			return err
 		}
 		paths[i] = p
@@ -121,7 +121,7 @@ func (t *turn) top(key record.Tag, r *rules) (*pathState, *slot, error) {
 		return nil, nil, err
 	}
 	top := highest(p.slots, r)
-	if top == nil && !p.whole {
+	if !p.sees(top) {
 		if p, err = t.path(key, true); err != nil {
 			return nil, nil, err
 		}
@@ -140,24 +140,32 @@ func highest(slots []*slot, r *rules) *slot {
 	return nil
 }
 
-func (t *turn) precondition(op *Op, p *pathState, r *rules) error {
+// precondition holds an operation against what its path shows. It gives the path's state, loaded whole if that was needed.
+func (t *turn) precondition(op *Op, p *pathState, r *rules) (*pathState, error) {
 	if op.IfVersion == nil && !op.MustExist {
-		return nil
+		return p, nil
 	}
 	shown := resolve(p.slots, r).shown
+	if !p.sees(shown) {
+		var err error
+		if p, err = t.path(p.key, true); err != nil {
+			return nil, err
+		}
+		shown = resolve(p.slots, r).shown
+	}
 	if shown != nil {
 		if err := shown.load(t.elsewhere); err != nil {
-			return t.damaged(err)
+			return nil, t.damaged(err)
 		}
 		if !shown.visible(t.now) {
 			shown = nil
 		}
 	}
 	if op.MustExist && shown == nil {
-		return fmt.Errorf("%s: %w", op.Path, ErrNotFound)
+		return nil, fmt.Errorf("%s: %w", op.Path, ErrNotFound)
 	}
 	if op.IfVersion == nil {
-		return nil
+		return p, nil
 	}
 	want, have := *op.IfVersion, record.Version{}
 	if shown != nil {
@@ -167,9 +175,9 @@ func (t *turn) precondition(op *Op, p *pathState, r *rules) error {
 		want.Index = have.Index
 	}
 	if want != have {
-		return fmt.Errorf("%s: %w: it has another version on this agent", op.Path, ErrPrecondition)
+		return nil, fmt.Errorf("%s: %w: it has another version on this agent", op.Path, ErrPrecondition)
 	}
-	return nil
+	return p, nil
 }
 
 // add puts the slots of a local write where they belong, all or, after an error, none.

@@ -11,17 +11,13 @@ import (
 type pathState struct {
 	key    record.Tag
 	slots  []*slot
-	whole  bool // all slots are loaded
-	isNew  bool // there is no row of it before this turn
-	dirty  bool // the verdict must be found (again)
-	judged bool // the verdict was found in this turn
+	whole  bool           // all slots are loaded
+	floor  record.Version // else only those from here up; below may be some that came in this turn
+	isNew  bool           // there is no row of it before this turn
+	dirty  bool           // the verdict must be found (again)
+	judged bool           // the verdict was found in this turn
 	result verdict
 	path   string // empty while no entry of it was ever seen
-}
-
-// judge finds the verdict.
-func (p *pathState) judge(r *rules) {
-	p.result, p.dirty, p.judged = resolve(p.slots, r), false, true
 }
 
 // path loads a path's slots, a window of the highest unless whole is asked for.
@@ -39,7 +35,7 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 	}
 	held := false
 	err := t.view.Scan(slotKey(key, record.Version{})[:17], nil, true, func(k, value []byte) (bool, error) {
-		if !whole && held && len(fresh.slots) >= pathWindow {
+		if !whole && held && len(fresh.slots) >= t.s.window {
 			fresh.whole = false
 			return false, nil
 		}
@@ -57,6 +53,7 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 		s.data = nil // borrowed; read again if it is needed
 		held = held || s.holds()
 		fresh.slots = append(fresh.slots, s)
+		fresh.floor = v
 		return true, nil
 	})
 	if err != nil {
@@ -76,6 +73,25 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 	fresh.dirty = p != nil && p.dirty
 	t.paths[key] = fresh
 	return fresh, nil
+}
+
+// sees tells whether nothing can lie above a slot, nil for none at all, that is not loaded.
+func (p *pathState) sees(s *slot) bool {
+	return p.whole || s != nil && s.version.Compare(p.floor) >= 0
+}
+
+// judge finds the verdict on a path. What it shows may lie below the window; it is loaded whole then.
+func (t *turn) judge(p *pathState, r *rules) (*pathState, error) {
+	result := resolve(p.slots, r)
+	if !p.sees(result.shown) {
+		var err error
+		if p, err = t.path(p.key, true); err != nil {
+			return nil, err
+		}
+		result = resolve(p.slots, r)
+	}
+	p.result, p.dirty, p.judged = result, false, true
+	return p, nil
 }
 
 // slot loads a path and finds one slot of it, which is nil if it is not held.

@@ -109,7 +109,7 @@ func (t *turn) lookOn(from record.Tag) (paths []*passed, next *record.Tag, err e
 			p.differs = true
 			differing++
 		}
-		if len(p.slots) > pathWindow {
+		if len(p.slots) > t.s.window {
 			return true, nil
 		}
 		err = t.describe(s)
@@ -128,7 +128,7 @@ func (t *turn) judgesAnew(s *slot) bool {
 
 // reopen gives the state of a path, from what the pass read if that is all.
 func (t *turn) reopen(p *passed) (*pathState, error) {
-	if t.paths[p.key] != nil || len(p.slots) > pathWindow {
+	if t.paths[p.key] != nil || len(p.slots) > t.s.window {
 		return t.path(p.key, false)
 	}
 	slices.Reverse(p.slots)

@@ -50,13 +50,8 @@ func (t *turn) settle() error {
 			if !p.dirty {
 				continue
 			}
-			p.judge(rules)
-			if p.result.shown == nil && !p.whole {
-				whole, err := t.path(p.key, true)
-				if err != nil {
-					return err
-				}
-				whole.judge(rules)
+			if _, err := t.judge(p, rules); err != nil {
+				return err
 			}
 			for id := range t.s.unreadyAt[p.key] {
 				candidates[id] = t.s.unready[id]
@@ -130,7 +125,9 @@ func (t *turn) settled(u *unreadyWrite, r *rules) (bool, error) {
 			return false, fmt.Errorf("%w: slot %s of an unready write is missing", ErrCorrupt, v)
 		}
 		if p.dirty || !p.judged {
-			p.judge(r)
+			if p, err = t.judge(p, r); err != nil {
+				return false, err
+			}
 		}
 		switch {
 		case r.holds(s) || s.state == slotVoid, !r.reads(s), !r.allowed(s):

@@ -53,6 +53,7 @@ type Options struct {
 	kv        kv         // tests put theirs here
 	chunks    chunkFiles // with it
 	feedBytes uint64     // and a smaller feed
+	window    int        // and smaller windows of paths
 }
 
 // Store is one agent's replica: blocks, entries, and the view of them. Run must be running for anything to be written;
@@ -63,6 +64,7 @@ type Store struct {
 	self      record.PublicKey
 	admins    []record.PublicKey
 	feedMax   uint64      // bytes of the change feed
+	window    int         // slots of a path, see pathWindow
 	floor     *acl.Signed // no older policy comes into force
 	history   time.Duration
 	dir       string
@@ -150,9 +152,9 @@ func Open(o Options) (*Store, error) {
 		network: o.Network, key: o.Key, self: record.KeyOf(o.Key), admins: o.Admins, history: max(o.History, horizon),
 		dir: o.Dir, minFree: o.MinFree, clock: o.Clock, rand: o.Rand, log: o.Log, onCommit: o.OnCommit,
 		onPolicy: o.OnPolicy, onForeign: o.OnForeign, onWants: o.OnWants, alarmFn: o.Alarm, kv: o.kv,
-		feedMax: cmp.Or(o.feedBytes, feedBytesKept),
-		floor:   &acl.Signed{Serial: o.MinSerial, Hash: o.MinHash},
-		inbox:   make(chan any, 256), stopped: make(chan struct{}), left: make(chan struct{}, 1), told: make(chan struct{}, 1),
+		feedMax: cmp.Or(o.feedBytes, feedBytesKept), window: cmp.Or(o.window, pathWindow),
+		floor: &acl.Signed{Serial: o.MinSerial, Hash: o.MinHash},
+		inbox: make(chan any, 256), stopped: make(chan struct{}), left: make(chan struct{}, 1), told: make(chan struct{}, 1),
 		index: newPathIndex(), share: turnShare, parked: newParking(), early: newEarlyEntries(), wants: newWants(),
 		unready: make(map[record.ID]*unreadyWrite), unreadyAt: make(map[record.Tag]map[record.ID]bool),
 		bells: make(map[chan struct{}]struct{}), uploads: make(chan struct{}, uploadsAtOnce), storing: make(chan struct{}, chunksAtOnce),
