@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"syncagent/crdtstore/record"
 )
@@ -15,32 +17,54 @@ import (
 func BenchmarkPut(b *testing.B) {
 	for _, clients := range []int{1, 64, 512} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			n := newTestNet(b, 1)
-			a := n.startOn("a", nil, b.TempDir())
-			a.apply(n.openPolicy())
-			value := bytes.Repeat([]byte("v"), 100)
-			var next atomic.Int64
-			var wg sync.WaitGroup
-			b.ResetTimer()
-			for range clients {
-				wg.Go(func() {
-					for {
-						i := next.Add(1)
-						if i > int64(b.N) {
-							return
-						}
-						op := Op{Path: fmt.Sprintf("/bench/%d/%d", i%100, i), Value: value}
-						if _, err := a.Write(context.Background(), []Op{op}); err != nil {
-							b.Error(err)
-							return
-						}
-					}
-				})
-			}
-			wg.Wait()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "puts/s")
+			a := benchStore(b, newTestNet(b, 1), 0, 1)
+			benchPuts(b, a, clients, func(i int64) string { return fmt.Sprintf("/bench/%d/%d", i%100, i) })
 		})
 	}
+}
+
+// BenchmarkPutAgain is the same to paths that are written over and over. What a put costs depends on their history.
+func BenchmarkPutAgain(b *testing.B) {
+	for _, c := range []struct {
+		clients int
+		paths   int64
+	}{{1, 100}, {8, 100}, {8, 1000}} {
+		b.Run(fmt.Sprintf("clients=%d/paths=%d", c.clients, c.paths), func(b *testing.B) {
+			a := benchStore(b, newTestNet(b, 1), 0, 1)
+			benchPuts(b, a, c.clients, func(i int64) string { return fmt.Sprintf("/bench/%d", i%c.paths) })
+		})
+	}
+}
+
+// benchPuts has clients make b.N puts of 100 bytes.
+func benchPuts(b *testing.B, a *node, clients int, path func(i int64) string) {
+	value := bytes.Repeat([]byte("v"), 100)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	used := processorTime()
+	b.ResetTimer()
+	for range clients {
+		wg.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				if _, err := a.Write(context.Background(), []Op{{Path: path(i), Value: value}}); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "puts/s")
+	b.ReportMetric(float64((processorTime()-used).Microseconds())/float64(b.N), "cpu-us/put")
+}
+
+// processorTime is what this process used so far.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // benchStore gives a store with count puts of 100 bytes, per write batch of them.

@@ -20,6 +20,26 @@ type pathState struct {
 	path   string // empty while no entry of it was ever seen
 }
 
+// extent measures the highest slots of a path that a turn looks at. What the path shows is among them, or else it is
+// loaded whole, and so are the slots above. What lies below the window may be kept for longer than it must, until its time
+// comes.
+type extent struct {
+	slots   int
+	held    bool // the entry of one of them
+	author  record.PublicKey
+	several bool // authors
+}
+
+func (w *extent) add(s *slot) {
+	w.several = w.several || w.slots > 0 && w.author != s.author
+	w.slots, w.held, w.author = w.slots+1, w.held || s.holds(), s.author
+}
+
+// enough tells whether no more slots need be looked at. Paths that several write have more to be dropped.
+func (w *extent) enough(most int) bool {
+	return w.held && (w.slots >= most || w.slots >= most/4 && !w.several)
+}
+
 // path loads a path's slots, a window of the highest unless whole is asked for.
 func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 	p := t.paths[key]
@@ -33,9 +53,9 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 		t.paths[key] = fresh
 		return fresh, nil
 	}
-	held := false
+	var w extent
 	err := t.view.Scan(slotKey(key, record.Version{})[:17], nil, true, func(k, value []byte) (bool, error) {
-		if !whole && held && len(fresh.slots) >= t.s.window {
+		if !whole && w.enough(t.s.window) {
 			fresh.whole = false
 			return false, nil
 		}
@@ -51,7 +71,7 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 			return false, err
 		}
 		s.data = nil // borrowed; read again if it is needed
-		held = held || s.holds()
+		w.add(s)
 		fresh.slots = append(fresh.slots, s)
 		fresh.floor = v
 		return true, nil

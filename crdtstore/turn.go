@@ -22,7 +22,7 @@ const (
 	turnPaths   = 512        // paths that are judged anew after a policy change
 	turnSlots   = 8192       // slots that are looked at for it, but all of a path
 	inlineEntry = 32 << 10   // a larger entry has a row of its own
-	pathWindow  = 64         // slots of a path that a turn looks at, unless it needs more
+	pathWindow  = 64         // slots of a path that a turn looks at, unless it needs more; a fourth if all are of one author
 	maxHeads    = 1000       // a block links all heads, and may have record.MaxLinks
 	hour        = int64(3600_000)
 )
