@@ -227,6 +227,7 @@ func (n *Node) takePush(ctx context.Context, s *session, payload []byte) error {
 	s.mu.Lock()
 	s.lastFresh = time.Now()
 	s.mu.Unlock()
+	n.came(parcels)
 	return n.ingestFresh(ctx, s, s, false, parcels)
 }
 

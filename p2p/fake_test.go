@@ -86,7 +86,6 @@ type fakeReplica struct {
 	given   map[record.ID]time.Time
 	seen    map[record.PublicKey]int // parcels by who delivered
 	sent    map[record.PublicKey]int // bytes of entries, by who pulls
-	age     time.Duration            // of what it writes
 	slow    time.Duration            // per ingest
 	served  int
 	asked   int                    // times for blocks by digest
@@ -342,7 +341,7 @@ func (r *fakeReplica) put(value []byte, paths ...string) Outgoing {
 
 func (r *fakeReplica) putLocked(value []byte, paths ...string) Outgoing {
 	var o Outgoing
-	w := &record.Write{Author: r.self, HLC: record.NewHLC(time.Now().Add(-r.age))}
+	w := &record.Write{Author: r.self, HLC: record.NewHLC(time.Now())}
 	for _, path := range paths {
 		e := record.Entry{Kind: record.KindPut, Path: path, Value: value}
 		if _, err := rand.Read(e.Salt[:]); err != nil {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"slices"
-	"sync"
 	"time"
 
 	"syncagent/crdtstore/record"
@@ -16,7 +14,6 @@ const (
 	maxOutboxBytes = 32 << 20
 	maxPushes      = 256
 	maxPushBytes   = 4 << 20
-	recentBlocks   = 4096
 
 	// The publisher's pace: a burst goes out at once, then so many messages a second in the whole network, divided
 	// by the number of agents that publish. What waits is joined into one message.
@@ -34,6 +31,7 @@ func (n *Node) Publish(o Outgoing) {
 		size += len(e.Bytes)
 	}
 	n.noteBlocks()
+	n.recent.came(record.DigestOf(o.Block))
 	if !n.outbox.put(o, size) {
 		n.stats.dropped.Inc()
 	}
@@ -202,59 +200,4 @@ func (n *Node) pushLoop(ctx context.Context, s *session) {
 			}
 		}
 	}
-}
-
-// recent remembers what gossip brought lately, within bounds.
-type recent struct {
-	mu      sync.Mutex
-	blocks  map[record.Digest]struct{}
-	order   []record.Digest
-	origins map[record.PublicKey]time.Time
-}
-
-func newRecent() *recent {
-	return &recent{blocks: map[record.Digest]struct{}{}, origins: map[record.PublicKey]time.Time{}}
-}
-
-// see notes a gossiped block.
-func (r *recent) see(d record.Digest, origin record.PublicKey) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, known := r.blocks[d]; !known {
-		if r.blocks[d] = struct{}{}; len(r.order) >= recentBlocks {
-			delete(r.blocks, r.order[0])
-			r.order = r.order[1:]
-		}
-		r.order = append(r.order, d)
-	}
-	if _, known := r.origins[origin]; known || len(r.origins) < 1024 {
-		r.origins[origin] = time.Now()
-	}
-}
-
-// saw tells whether a block was gossiped lately.
-func (r *recent) saw(d record.Digest) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, known := r.blocks[d]
-	return known
-}
-
-// unseen drops blocks that came by gossip in the meantime. Should one have been lost after all, the next digest tells.
-func (r *recent) unseen(ds []record.Digest) []record.Digest {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.DeleteFunc(ds, func(d record.Digest) bool { _, ok := r.blocks[d]; return ok })
-}
-
-// pace gives the interval between own messages under load: the more agents publish, the longer.
-func (r *recent) pace(now time.Time) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for k, t := range r.origins {
-		if now.Sub(t) > time.Second {
-			delete(r.origins, k)
-		}
-	}
-	return time.Second / time.Duration(max(paceTotal/(1+len(r.origins)), paceLeast))
 }

@@ -226,6 +226,7 @@ func (n *Node) readAnswer(ctx context.Context, s *session, f *frames, r *synced,
 			if err != nil {
 				return err
 			}
+			n.came(parcels)
 			take, err := n.replica.Check(s.key, parcels)
 			if err != nil {
 				return fmt.Errorf("check blocks: %w", err)

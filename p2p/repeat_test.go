@@ -3,6 +3,8 @@ package p2p
 import (
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"syncagent/crdtstore/record"
 )
 
@@ -26,55 +28,69 @@ func TestRepeatedGossipIsNotListenedTo(t *testing.T) {
 			}
 		}
 	}
-	x.age = 2 * onItsWay
 	old := x.put([]byte("v"), "/old")
-	eventually(t, func() bool { send(old); return c.holds("/old") != 0 }, "c gets it by gossip of a")
+	eventually(t, func() bool { send(old); return c.holds("/old") != 0 }, "c gets it")
 	passedOn := c.node.received.Load()
-	eventually(t, func() bool { send(old); return limited(t, a.node, limitRepeats) > 0 }, "a stops to listen")
+	eventually(t, func() bool {
+		for range repeatsBurst {
+			send(old)
+		}
+		return limited(t, a.node, limitRepeats) > 0
+	}, "a stops to listen")
 	if now := c.node.received.Load(); now > passedOn+4*int64(len(old.Block)) { // some were on their way
 		t.Errorf("%d bytes of repetitions were passed on", now-passedOn)
 	}
-	x.age = 0
 	fresh := x.put([]byte("v"), "/new")
 	eventually(t, func() bool { send(old, fresh); return a.holds("/new") != 0 }, "a hears news")
 }
 
+// TestNews: what is not passed on, and who has to answer for it.
 func TestNews(t *testing.T) {
 	a, _ := pair(t, nil)
-	block := func(o Outgoing) *record.Block {
+	block := func(raw []byte) *record.Block {
 		t.Helper()
-		b, err := record.ParseBlock(o.Block)
+		b, err := record.ParseBlock(raw)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
-	young := block(a.put([]byte("v"), "/young"))
-	a.age = 2 * onItsWay
-	old, seen := block(a.put([]byte("v"), "/old")), block(a.put([]byte("v"), "/seen"))
-	other := newFake(a.key, &fakePolicy{})
-	other.age = 2 * onItsWay
-	unknown := block(other.put([]byte("v"), "/unknown"))
-	a.age = 0
-	seenYoung := block(a.put([]byte("v"), "/seen-young"))
-	a.node.recent.see(seen.Digest, seen.Origin)
-	a.node.recent.see(seenYoung.Digest, seen.Origin)
+	recent := a.node.recent
+	old := block(a.put([]byte("v"), "/old").Block)
+	pushed := a.put([]byte("v"), "/pushed")
+	a.node.came([]record.Parcel{{Block: pushed.Block}})
+	own := a.put([]byte("v"), "/own")
+	a.node.Publish(own)
+	unknown := block(newFake(a.key, &fakePolicy{}).put([]byte("v"), "/unknown").Block)
+	told := block(a.put([]byte("v"), "/told").Block)
+	recent.see(told.Digest, told.Origin, "b")
+	both := block(a.put([]byte("v"), "/both").Block)
+	recent.see(both.Digest, both.Origin, "b")
 	for _, c := range []struct {
-		name   string
-		blocks []*record.Block
-		want   bool
+		name        string
+		from        peer.ID
+		blocks      []*record.Block
+		news, blame bool
 	}{
-		{"held and old", []*record.Block{old}, false},
-		{"held and young", []*record.Block{young}, true},
-		{"old and unknown", []*record.Block{unknown}, true},
-		{"gossiped before", []*record.Block{seen}, false},
-		{"young and gossiped before", []*record.Block{seenYoung}, false},
-		{"all old, one unknown", []*record.Block{old, seen, unknown}, true},
-		{"all old, one young", []*record.Block{old, seen, young}, true},
-		{"all known", []*record.Block{seen, old, seenYoung}, false},
+		{"held for long", "b", []*record.Block{old}, false, true},
+		{"pushed lately", "b", []*record.Block{block(pushed.Block)}, true, false},
+		{"own", "b", []*record.Block{block(own.Block)}, true, false},
+		{"unknown", "b", []*record.Block{unknown}, true, false},
+		{"told by another", "c", []*record.Block{told}, false, false},
+		{"told by itself", "c", []*record.Block{told}, false, true},
+		{"told by itself and held for long", "c", []*record.Block{told, old}, false, true},
+		{"told by itself and by another", "c", []*record.Block{told, both}, false, false},
+		{"one of them unknown", "c", []*record.Block{told, old, unknown}, true, false},
+		{"one of them pushed", "c", []*record.Block{told, old, block(pushed.Block)}, true, false},
 	} {
-		if got := a.node.news(&gossip{blocks: c.blocks}); got != c.want {
-			t.Errorf("%s: %v", c.name, got)
+		if news, blame := a.node.news(&gossip{blocks: c.blocks}, c.from); news != c.news || blame && !news != c.blame {
+			t.Errorf("%s: news %v, blame %v", c.name, news, blame)
 		}
+	}
+	for i := range recentBlocks { // so many that those of the last seconds are not all remembered
+		recent.came(record.DigestOf([]byte{byte(i), byte(i >> 8)}))
+	}
+	if news, _ := a.node.news(&gossip{blocks: []*record.Block{old}}, "b"); !news {
+		t.Error("a block that may have come a moment ago is not passed on")
 	}
 }

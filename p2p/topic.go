@@ -177,8 +177,10 @@ func (n *Node) validate(_ context.Context, from peer.ID, m *pubsub.Message) pubs
 	if !n.byMembers(g) {
 		return pubsub.ValidationIgnore
 	}
-	if !n.news(g) {
-		n.budgets.of(from).repeats.Allow()
+	if news, blame := n.news(g, from); !news {
+		if blame {
+			n.budgets.of(from).repeats.Allow()
+		}
 		return pubsub.ValidationIgnore
 	}
 	m.ValidatorData = g
@@ -217,7 +219,7 @@ func (n *Node) receiveLoop(ctx context.Context, t *topic) error {
 			continue
 		}
 		for _, b := range g.blocks {
-			n.recent.see(b.Digest, b.Origin)
+			n.recent.see(b.Digest, b.Origin, m.ReceivedFrom)
 		}
 	}
 }

@@ -161,7 +161,7 @@ func TestPaceWidensWithPublishers(t *testing.T) {
 		t.Errorf("alone: %v", got)
 	}
 	for i := range 19 {
-		r.see(record.Digest{byte(i)}, record.PublicKey{byte(i)})
+		r.see(record.Digest{byte(i)}, record.PublicKey{byte(i)}, "a")
 	}
 	if got := r.pace(now); got != time.Second/(paceTotal/20) {
 		t.Errorf("one of 20: %v", got)
@@ -173,7 +173,7 @@ func TestPaceWidensWithPublishers(t *testing.T) {
 		t.Errorf("unseen %v", got)
 	}
 	for i := range 2 * recentBlocks {
-		r.see(record.DigestOf([]byte{byte(i), byte(i >> 8)}), record.PublicKey{})
+		r.see(record.DigestOf([]byte{byte(i), byte(i >> 8)}), record.PublicKey{}, "a")
 	}
 	if len(r.blocks) != recentBlocks || len(r.order) != recentBlocks {
 		t.Errorf("%d blocks remembered, want %d", len(r.blocks), recentBlocks)

@@ -111,7 +111,7 @@ var guards = []guard{
 		"TestMemberRemovedWhileConnected", ""},
 	{"removed members are told", "p2p/farewell.go", `if err := n.swapOn(ctx, s, f); err != nil {`, `if err := ctx.Err(); err != nil {`,
 		"TestMemberRemovedWhileConnected", "told"},
-	{"repetitions are not passed on", "p2p/topic.go", `if !n.news(g) {`, `if false {`, "TestRepeatedGossipIsNotListenedTo", ""},
+	{"repetitions are not passed on", "p2p/topic.go", `if news, blame := n.news(g, from); !news {`, `if news, blame := n.news(g, from); !news && false {`, "TestRepeatedGossipIsNotListenedTo", ""},
 	{"nobody carries what was not signed", "p2p/topic.go", `if !named[e.ID()] {`, `if !named[e.ID()] && false {`,
 		"TestG10_GarbageOnTheTopicAndTheSenderIsShutOut", ""},
 	{"budget of a peer", "p2p/budget.go", `if delay <= 0 || delay == rate.InfDuration {`, `if true {`,
