@@ -64,8 +64,9 @@ func TestFollow(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), progressHold+200*time.Millisecond)
 	defer cancel()
-	if p, err := a.node.Follow(ctx, peers[0], placed("/x", never), StageStored); err != nil || p.Of[0].Stage != StageNone {
-		t.Errorf("time is over: %+v, %v", p, err)
+	// The last answer counts, if the time was enough for one.
+	if p, err := a.node.Follow(ctx, peers[0], placed("/x", never), StageStored); ctx.Err() == nil || err == nil && p.Of[0].Stage != StageNone {
+		t.Errorf("time is over: %v, %+v, %v", ctx.Err(), p, err)
 	}
 	if _, err := a.node.Follow(ctx, record.KeyOf(testKey(t)), placed("/x", next), StageStored); err == nil {
 		t.Error("a stranger answered")
