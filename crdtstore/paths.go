@@ -18,6 +18,14 @@ type pathState struct {
 	judged bool           // the verdict was found in this turn
 	result verdict
 	path   string // empty while no entry of it was ever seen
+	view   viewRow
+}
+
+// viewRow is row v of a path as it was before the turn or, in the end, is after it.
+type viewRow struct {
+	path  string // empty: not read
+	there bool
+	shownRow
 }
 
 // extent measures the highest slots of a path that a turn looks at. What the path shows is among them, or else it is
@@ -53,6 +61,12 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 		t.paths[key] = fresh
 		return fresh, nil
 	}
+	if p == nil {
+		if held := t.s.paths.take(key); held != nil && (held.whole || !whole) {
+			t.paths[key] = held
+			return held, nil
+		}
+	}
 	var w extent
 	err := t.view.Scan(slotKey(key, record.Version{})[:17], nil, true, func(k, value []byte) (bool, error) {
 		if !whole && w.enough(t.s.window) {
@@ -80,6 +94,7 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 		return nil, err
 	}
 	if len(fresh.slots) == 0 {
+		fresh.isNew = true
 		t.s.index.add(key) // it may get some in this turn
 	}
 	for _, s := range t.blind[key] {
@@ -95,10 +110,11 @@ func (t *turn) path(key record.Tag, whole bool) (*pathState, error) {
 	return fresh, nil
 }
 
+// reaches tells whether the slot of a version is loaded if there is one.
+func (p *pathState) reaches(v record.Version) bool { return p.whole || v.Compare(p.floor) >= 0 }
+
 // sees tells whether nothing can lie above a slot, nil for none at all, that is not loaded.
-func (p *pathState) sees(s *slot) bool {
-	return p.whole || s != nil && s.version.Compare(p.floor) >= 0
-}
+func (p *pathState) sees(s *slot) bool { return p.whole || s != nil && p.reaches(s.version) }
 
 // judge finds the verdict on a path. What it shows may lie below the window; it is loaded whole then.
 func (t *turn) judge(p *pathState, r *rules) (*pathState, error) {

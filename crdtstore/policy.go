@@ -156,6 +156,7 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 		return err
 	}
 	fault.Point("policy.after-sync")
+	s.paths.clear()
 	s.rowsBy = s.judgesOfRows()
 	s.texts, s.counters = kept, c
 	all := kept

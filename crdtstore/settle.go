@@ -145,12 +145,12 @@ func (t *turn) finish() error {
 	if err := t.settle(); err != nil {
 		return err
 	}
-	keys := make([]record.Tag, 0, len(t.paths))
+	t.touched = make([]record.Tag, 0, len(t.paths))
 	for k := range t.paths {
-		keys = append(keys, k)
+		t.touched = append(t.touched, k)
 	}
-	slices.SortFunc(keys, func(a, b record.Tag) int { return bytes.Compare(a[:], b[:]) })
-	for _, k := range keys {
+	slices.SortFunc(t.touched, func(a, b record.Tag) int { return bytes.Compare(a[:], b[:]) })
+	for _, k := range t.touched {
 		if p := t.paths[k]; p.judged {
 			if err := t.finishPath(p); err != nil {
 				return err
@@ -326,23 +326,30 @@ func decodeShown(b []byte) (r shownRow, err error) {
 	return r, err
 }
 
+// readView reads the view row of a path, unless it is known.
+func (t *turn) readView(p *pathState, path string) error {
+	if p.view.path == path {
+		return nil
+	}
+	p.view = viewRow{path: path}
+	if p.isNew {
+		return nil
+	}
+	value, there, err := t.view.Get(shownKey(path))
+	if err != nil || !there {
+		return err
+	}
+	p.view.there = true
+	p.view.shownRow, err = decodeShown(value)
+	return err
+}
+
 // show brings the view row of a path in line with what is shown, and notes the change in digest, count and feed.
 func (t *turn) show(p *pathState, path string, shown *slot) error {
-	var old shownRow
-	var value []byte
-	had := false
-	if !p.isNew {
-		var err error
-		if value, had, err = t.view.Get(shownKey(path)); err != nil {
-			return err
-		}
+	if err := t.readView(p, path); err != nil {
+		return err
 	}
-	if had {
-		var err error
-		if old, err = decodeShown(value); err != nil {
-			return err
-		}
-	}
+	old, had := p.view.shownRow, p.view.there
 	var now shownRow
 	if shown != nil {
 		now = shownRow{shown.version, shown.visible(t.now)}
@@ -365,6 +372,7 @@ func (t *turn) show(p *pathState, path string, shown *slot) error {
 		c.viewDigest = addDigest(c.viewDigest, digestTerm(path, now.version, shown.entry))
 		c.entries++
 	}
+	p.view = viewRow{path, shown != nil, now}
 	if shown == nil {
 		t.rows.delete(shownKey(path))
 		t.feed = append(t.feed, feedItem{kind: feedGone, path: path})

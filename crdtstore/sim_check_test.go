@@ -82,6 +82,7 @@ func (n *simNode) check() {
 		n.sim.failf("%s has another policy in force than %d", n.name, r.serial)
 	}
 	n.checkHeads()
+	n.checkPaths()
 	shown := n.shown()
 	if s.counters.judged == n.lastGen {
 		for path, old := range n.last {

@@ -149,6 +149,7 @@ func (t *turn) commit() error {
 		return err
 	}
 	fault.Point("turn.after-commit")
+	t.remember()
 	t.useChunks()
 	s.unsynced = true
 	return nil

@@ -54,6 +54,7 @@ type Options struct {
 	chunks    chunkFiles // with it
 	feedBytes uint64     // and a smaller feed
 	window    int        // and smaller windows of paths
+	pathBytes int        // and fewer of them in memory
 }
 
 // Store is one agent's replica: blocks, entries, and the view of them. Run must be running for anything to be written;
@@ -92,6 +93,7 @@ type Store struct {
 	opened     int64   // agent time
 	counters   counters
 	index      *pathIndex
+	paths      *pathCache
 	headers    *lru.Cache[record.Digest, record.Header]
 	aside      map[record.Digest]bool // blocks that go-ds-crdt did not take, in an earlier run
 	parked     *parking
@@ -180,6 +182,9 @@ func Open(o Options) (*Store, error) {
 	if s.headers, err = lru.New[record.Digest, record.Header](4096); err != nil {
 		return nil, err
 	}
+	if s.paths, err = newPathCache(cmp.Or(o.pathBytes, pathBytes)); err != nil {
+		return nil, err
+	}
 	if err := s.openAll(); err != nil {
 		return nil, errors.Join(err, s.unlock())
 	}
@@ -243,6 +248,7 @@ func (s *Store) forget() {
 	s.engine, s.kv, s.texts, s.counters, s.wake = nil, nil, nil, counters{}, 0
 	s.unready, s.unreadyAt = make(map[record.ID]*unreadyWrite), make(map[record.Tag]map[record.ID]bool)
 	s.postponed = nil
+	s.paths.clear()
 	s.wants = newWants()
 	s.chunks = newChunks(s.chunks.files)
 	s.force.Store(nil)

@@ -36,6 +36,7 @@ type turn struct {
 	now     int64 // agent time, Unix milliseconds
 	policy  *acl.Policy
 	paths   map[record.Tag]*pathState
+	touched []record.Tag           // all of them in order, in the end
 	blind   map[record.Tag][]*slot // new slots of paths that this agent may not read
 	dag     *dagState
 	fresh   map[record.Digest]*record.Block // blocks of this turn
@@ -231,6 +232,7 @@ func (t *turn) write(w *record.Write, own bool, entries map[record.ID][]byte) er
 			// None of our business: the row says where it belongs, no byte of path or value is kept.
 			s.changed = false
 			t.s.index.add(w.Slots[i].PathKey())
+			t.s.paths.drop(w.Slots[i].PathKey())
 			t.rows.set(slotKey(w.Slots[i].PathKey(), v), s.encode())
 			t.blind[w.Slots[i].PathKey()] = append(t.blind[w.Slots[i].PathKey()], s)
 			if t.counted(w.Slots[i].PathKey()) {
@@ -271,10 +273,17 @@ func pathKeys(w *record.Write) []record.Tag {
 }
 
 func (t *turn) hasSlot(path record.Tag, v record.Version) (bool, error) {
-	if p := t.paths[path]; p != nil && p.find(v) != nil {
-		return true, nil
+	p := t.paths[path]
+	if p == nil && t.s.paths.holds(path) {
+		var err error
+		if p, err = t.path(path, false); err != nil {
+			return false, err
+		}
 	}
-	if t.paths[path] == nil && t.s.index.isNew(path) {
+	switch {
+	case p != nil && p.find(v) != nil:
+		return true, nil
+	case p != nil && p.reaches(v) || p == nil && t.s.index.isNew(path):
 		return false, nil
 	}
 	k := slotKey(path, v)
