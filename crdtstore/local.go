@@ -195,7 +195,7 @@ func (t *turn) add(req *writeRequest, w *record.Write, paths []*pathState) error
 		s := &slot{version: l.version, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, own: true, changed: true}
 		s.version.Index = uint16(i)
 		e := &req.made[i]
-		s.describe(e.Entry, e.Size())
+		s.describe(e.Entry)
 		if err := t.keep(s, e.bytes, false); err != nil {
 			return err
 		}

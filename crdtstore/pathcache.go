@@ -41,16 +41,15 @@ type pathMemo struct {
 }
 
 type slotMemo struct {
-	hlc         record.HLC
-	expires     uint64
-	size        int64
-	write       record.ID
-	entry       record.ID
-	index, mode uint16
-	author      uint8 // number among the authors of the path
-	state       slotState
-	kind        record.Kind
-	own, known  bool
+	hlc        record.HLC
+	expires    uint64
+	write      record.ID
+	entry      record.ID
+	index      uint16
+	author     uint8 // number among the authors of the path
+	state      slotState
+	kind       record.Kind
+	own, known bool
 }
 
 // memory estimates what holding a path takes, with its place in the cache.
@@ -103,28 +102,25 @@ func newPathMemo(p *pathState, window int) *pathMemo {
 	if p.isNew || p.dirty {
 		return nil
 	}
-	m := &pathMemo{view: p.view}
 	var w extent
-	for i, s := range p.slots {
-		if w.enough(window) || !p.reaches(s.version) {
-			break
-		}
-		if i == 0 {
-			m.tags = s.tags
-		}
+	n := 0
+	for ; n < len(p.slots) && !w.enough(window) && p.reaches(p.slots[n].version); n++ {
+		w.add(p.slots[n])
+	}
+	whole := p.whole && n == len(p.slots)
+	if n == 0 || !whole && !w.enough(window) {
+		return nil
+	}
+	m := &pathMemo{slots: make([]slotMemo, 0, n), whole: whole, tags: p.slots[0].tags, view: p.view}
+	for _, s := range p.slots[:n] {
 		if !m.add(s) {
 			return nil
 		}
-		w.add(s)
 	}
-	m.whole = p.whole && len(m.slots) == len(p.slots)
-	if !m.whole && !w.enough(window) || len(m.slots) == 0 {
-		return nil
-	}
-	m.slots = slices.Clip(m.slots)
 	return m
 }
 
+// add takes one more slot, unless it is of a kind that is not held.
 func (m *pathMemo) add(s *slot) bool {
 	known := s.known && s.has() && s.state != slotElsewhere // as describe says
 	if known && m.path == "" {
@@ -144,7 +140,7 @@ func (m *pathMemo) add(s *slot) bool {
 		hlc: s.version.HLC, write: s.version.Write, index: s.version.Index, entry: s.entry, author: uint8(author), state: s.state, own: s.own,
 	}
 	if known {
-		o.known, o.kind, o.mode, o.expires, o.size = true, s.kind, s.mode, s.expires, s.size
+		o.known, o.kind, o.expires = true, s.kind, s.expires
 	}
 	m.slots = append(m.slots, o)
 	return true
@@ -159,7 +155,7 @@ func (m *pathMemo) state(key record.Tag) *pathState {
 		s.version = record.Version{HLC: o.hlc, Write: o.write, Index: o.index}
 		s.author, s.tags, s.entry, s.state, s.own = m.authors[o.author], m.tags, o.entry, o.state, o.own
 		if o.known {
-			s.known, s.path, s.kind, s.mode, s.expires, s.size = true, m.path, o.kind, o.mode, o.expires, o.size
+			s.known, s.path, s.kind, s.expires = true, m.path, o.kind, o.expires
 		}
 		p.slots[i] = s
 	}

@@ -133,7 +133,7 @@ func (t *turn) repeat(req *writeRequest, version record.Version) error {
 			continue // what does not count any more is not to be kept
 		}
 		s.own, p.dirty = true, true
-		s.describe(req.made[i].Entry, req.made[i].Size())
+		s.describe(req.made[i].Entry)
 		if err := t.keep(s, req.made[i].bytes, false); err != nil {
 			return err
 		}

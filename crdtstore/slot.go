@@ -46,9 +46,7 @@ type slot struct {
 	known   bool
 	path    string
 	kind    record.Kind
-	mode    uint16
 	expires uint64
-	size    int64
 	chunks  []record.ID // of the value, nil if it is not chunked
 
 	changed bool // must be written at the end of the turn
@@ -72,8 +70,8 @@ func (s *slot) visible(ms int64) bool {
 }
 
 // describe notes what the entry says. A stub has no value, and so no chunks.
-func (s *slot) describe(e *record.Entry, size int64) {
-	s.known, s.path, s.kind, s.mode, s.expires, s.size = true, e.Path, e.Kind, e.Mode, e.Expires, size
+func (s *slot) describe(e *record.Entry) {
+	s.known, s.path, s.kind, s.expires = true, e.Path, e.Kind, e.Expires
 	if l, ok := e.Chunks(); ok {
 		s.chunks, s.chunked = l.Chunks, true
 	}
@@ -150,17 +148,17 @@ func (s *slot) load(elsewhere func(record.ID) ([]byte, error)) error {
 		}
 	}
 	if s.state == slotStub {
-		e, size, _, err := record.ParseStub(data)
+		e, _, _, err := record.ParseStub(data)
 		if err != nil {
 			return fmt.Errorf("%w: stub of slot %s: %w", ErrCorrupt, s.version, err)
 		}
-		s.describe(e, int64(size))
+		s.describe(e)
 		return nil
 	}
 	e, err := record.ParseEntry(data)
 	if err != nil {
 		return fmt.Errorf("%w: entry of slot %s: %w", ErrCorrupt, s.version, err)
 	}
-	s.describe(e, e.Size())
+	s.describe(e)
 	return nil
 }

@@ -300,7 +300,7 @@ var errWrongEntry = errors.New("not the entry that the slot names")
 // deliver gives a slot its entry, or the stub of one that expired. An entry whose path does not give the slot's tags
 // makes the slot void.
 func (t *turn) deliver(p *pathState, s *slot, data []byte) error {
-	e, size, isStub, err := parseHeld(s.entry, data)
+	e, _, isStub, err := parseHeld(s.entry, data)
 	if err != nil {
 		return err
 	}
@@ -310,7 +310,7 @@ func (t *turn) deliver(p *pathState, s *slot, data []byte) error {
 		s.state, s.data = slotVoid, nil
 		return nil
 	}
-	s.describe(e, size)
+	s.describe(e)
 	s.lacking = s.chunked && !isStub && !t.s.carriedOver(p.key, s.chunks)
 	return t.keep(s, data, isStub)
 }
