@@ -204,7 +204,10 @@ func (t *turn) finishPath(p *pathState) error {
 		t.countChunks(p.key, s)
 		s.changed = false
 	}
-	t.s.wants.update(p.key, p.result.wants, t.rows)
+	// At least one for each path, so that it comes to an end.
+	if t.s.wants.update(p.key, p.result.wants, t.rows, max(t.s.turnRows-len(t.rows.m), 1)) {
+		t.lookAgain(t.now+1, p.key)
+	}
 	t.schedule(p)
 	if path == "" {
 		return nil
@@ -293,14 +296,17 @@ func (t *turn) schedule(p *pathState) {
 			sooner(ms)
 			continue
 		}
-		later := (ms/hour + 1) * hour
-		t.rows.set(timerKey(later, p.key), nil)
-		t.s.wakeAt(later)
+		t.lookAgain((ms/hour+1)*hour, p.key)
 	}
 	if soonest != 0 {
-		t.rows.set(timerKey(max(soonest, t.now+1), p.key), nil)
-		t.s.wakeAt(max(soonest, t.now+1))
+		t.lookAgain(max(soonest, t.now+1), p.key)
 	}
+}
+
+// lookAgain has a later turn look at a path.
+func (t *turn) lookAgain(ms int64, path record.Tag) {
+	t.rows.set(timerKey(ms, path), nil)
+	t.s.wakeAt(ms)
 }
 
 // shownRow is the value of row v.

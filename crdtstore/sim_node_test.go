@@ -100,7 +100,7 @@ func (n *simNode) start() bool {
 		s, err = Open(Options{
 			Network: n.sim.network, Key: testKey(n.name), Admins: []record.PublicKey{record.KeyOf(testKey("admin"))},
 			Clock: simClock{n}, Rand: rand.NewChaCha8(src), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			PeerOrigins: 3, window: int(n.sim.seed % 3 * 4), pathBytes: int(n.sim.seed % 2 * 2000), // small ones too
+			PeerOrigins: 3, window: int(n.sim.seed % 3 * 4), pathBytes: int(n.sim.seed % 2 * 2000), turnRows: int(n.sim.seed % 4 / 3 * 20), // small ones too
 			OnCommit: n.announce, OnWants: func() { n.sim.wake(n.id) }, kv: &simDisk{n.disk, n}, chunks: n.disk.chunks,
 		})
 		return err

@@ -55,6 +55,7 @@ type Options struct {
 	feedBytes uint64     // and a smaller feed
 	window    int        // and smaller windows of paths
 	pathBytes int        // and fewer of them in memory
+	turnRows  int        // and smaller turns
 }
 
 // Store is one agent's replica: blocks, entries, and the view of them. Run must be running for anything to be written;
@@ -64,8 +65,9 @@ type Store struct {
 	key       ed25519.PrivateKey
 	self      record.PublicKey
 	admins    []record.PublicKey
-	feedMax   uint64      // bytes of the change feed
-	window    int         // slots of a path, see pathWindow
+	feedMax   uint64 // bytes of the change feed
+	window    int    // slots of a path, see pathWindow
+	turnRows  int
 	floor     *acl.Signed // no older policy comes into force
 	history   time.Duration
 	dir       string
@@ -154,7 +156,7 @@ func Open(o Options) (*Store, error) {
 		network: o.Network, key: o.Key, self: record.KeyOf(o.Key), admins: o.Admins, history: max(o.History, horizon),
 		dir: o.Dir, minFree: o.MinFree, clock: o.Clock, rand: o.Rand, log: o.Log, onCommit: o.OnCommit,
 		onPolicy: o.OnPolicy, onForeign: o.OnForeign, onWants: o.OnWants, alarmFn: o.Alarm, kv: o.kv,
-		feedMax: cmp.Or(o.feedBytes, feedBytesKept), window: cmp.Or(o.window, pathWindow),
+		feedMax: cmp.Or(o.feedBytes, feedBytesKept), window: cmp.Or(o.window, pathWindow), turnRows: cmp.Or(o.turnRows, turnRows),
 		floor: &acl.Signed{Serial: o.MinSerial, Hash: o.MinHash},
 		inbox: make(chan any, 256), stopped: make(chan struct{}), left: make(chan struct{}, 1), told: make(chan struct{}, 1),
 		index: newPathIndex(), share: turnShare, parked: newParking(), early: newEarlyEntries(), wants: newWants(),

@@ -17,6 +17,7 @@ import (
 const (
 	turnBytes   = 1500 << 10 // a turn takes no further item beyond this
 	txnBytes    = 2200 << 10 // what a turn is planned to stay below
+	turnRows    = 12_000     // with more of them the wants of a path are left to later turns; a transaction holds 26,000
 	turnBlocks  = 512        // foreign blocks
 	turnShare   = 4          // of them of one request, before others have their turn, and of one peer while local writes come
 	turnPaths   = 512        // paths that are judged anew after a policy change

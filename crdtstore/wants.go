@@ -1,7 +1,6 @@
 package crdtstore
 
 import (
-	"slices"
 	"sync"
 
 	"syncagent/acl"
@@ -49,33 +48,47 @@ func newWants() *wants {
 	return &wants{byPath: make(map[record.Tag][]*want), asked: make(map[chunkRef]int64)}
 }
 
-// update sets what is wanted of a path and keeps the rows in step. Slots come highest first.
-func (w *wants) update(key record.Tag, slots []*slot, r *rows) {
+// update sets what is wanted of a path and keeps the rows in step. Slots come highest first. It adds and removes up to most
+// wants, the highest first, and tells whether some are left to a later turn.
+func (w *wants) update(key record.Tag, slots []*slot, r *rows, most int) (left bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	old := w.byPath[key]
 	if len(old) == 0 && len(slots) == 0 {
-		return
+		return false
 	}
-	kept := make(map[record.Version]*want, len(old))
+	had := make(map[record.Version]*want, len(old))
 	for _, o := range old {
-		kept[o.Version] = o
+		had[o.Version] = o
 	}
 	var now []*want
+	wanted := make(map[record.Version]bool, len(slots))
 	for _, s := range slots {
-		o := kept[s.version]
+		wanted[s.version] = true
+		o := had[s.version]
 		if o == nil || (o.chunks != nil) != s.chunked {
+			if most--; o == nil && most < 0 {
+				left = true
+				continue
+			}
+			if o != nil {
+				o.gone = true
+			}
 			o = w.add(key, s)
 			r.set(wantKey(key, s.version), nil)
-		} else {
-			delete(kept, s.version)
 		}
 		now = append(now, o)
 	}
-	for v, o := range kept {
-		o.gone = true
-		if !slices.ContainsFunc(now, func(n *want) bool { return n.Version == v }) {
-			r.delete(wantKey(key, v))
+	for _, o := range old {
+		switch {
+		case wanted[o.Version]:
+		case most <= 0:
+			left = true
+			now = append(now, o)
+		default:
+			most--
+			o.gone = true
+			r.delete(wantKey(key, o.Version))
 		}
 	}
 	w.count += len(now) - len(old)
@@ -84,6 +97,7 @@ func (w *wants) update(key record.Tag, slots []*slot, r *rows) {
 	} else {
 		w.byPath[key] = now
 	}
+	return left
 }
 
 // add makes a want for a slot's entry, or for its chunks.
