@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 
 	"syncagent/crdtstore/fault"
@@ -156,7 +155,7 @@ func (t *turn) finish() error {
 				return err
 			}
 			if len(t.foreign) > 0 {
-				runtime.Gosched() // as in takeParcels
+				t.giveWay()
 			}
 		}
 	}
