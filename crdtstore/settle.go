@@ -203,8 +203,7 @@ func (t *turn) finishPath(p *pathState) error {
 		t.countChunks(p.key, s)
 		s.changed = false
 	}
-	// At least one for each path, so that it comes to an end.
-	if t.s.wants.update(p.key, p.result.wants, t.rows, max(t.s.turnRows-len(t.rows.m), 1)) {
+	if t.want(p) {
 		t.lookAgain(t.now+1, p.key)
 	}
 	t.schedule(p)
@@ -212,6 +211,16 @@ func (t *turn) finishPath(p *pathState) error {
 		return nil
 	}
 	return t.show(p, path, shown)
+}
+
+// want brings the wants of a path in line with its verdict, as far as the transaction has room for their rows, and tells
+// whether some are left. At least one is done for each path, so that it comes to an end.
+func (t *turn) want(p *pathState) (left bool) {
+	const row = 100 // bytes
+	rows := len(t.rows.m)
+	left = t.s.wants.update(p.key, p.result.wants, t.rows, max(min(t.s.turnRows-rows, (txnBytes-t.size)/row), 1))
+	t.size += row * (len(t.rows.m) - rows)
+	return left
 }
 
 // nameOf gives the path's name, empty if no entry of it is held.
