@@ -38,10 +38,10 @@ var below = map[string][]string{
 // owners names the one folder that may import a family of libraries. Tests of whole agents may use the network's: they
 // play peers that keep no rule of ours, or put a network in memory below the agents.
 var owners = []struct {
-	library string
-	owner   string
-	except  []string // may be imported anywhere
-	tests   []string // folders that may import it, too
+	path   string
+	owner  string
+	except []string // may be imported anywhere
+	tests  []string // folders that may import it, too
 }{
 	{"github.com/ipfs/go-ds-crdt", "crdtstore", nil, nil},
 	{"github.com/ipfs/go-datastore", "crdtstore", nil, nil},
@@ -135,7 +135,7 @@ func checkImport(dir string, imp *ast.ImportSpec) string {
 		return ""
 	}
 	for _, o := range owners {
-		if within(name, o.library) && layerOf(dir) != o.owner && !slices.Contains(o.tests, dir) && !slices.Contains(o.except, name) {
+		if within(name, o.path) && layerOf(dir) != o.owner && !slices.Contains(o.tests, dir) && !slices.Contains(o.except, name) {
 			return fmt.Sprintf("only %s may import %s", o.owner, name)
 		}
 	}
