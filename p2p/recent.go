@@ -67,8 +67,8 @@ func (r *recent) unseen(ds []record.Digest) []record.Digest {
 	return slices.DeleteFunc(ds, func(d record.Digest) bool { return r.blocks[d] != "" })
 }
 
-// told takes blocks that a peer gossips apart: how many of them it gossiped before, how many came otherwise and may still
-// have to be passed on, and which are not remembered. Complete says that the latter did not come within onItsWay.
+// told takes blocks that a peer gossips apart: how many of them it gossiped before, how many may still have to be passed
+// on, as they came otherwise or are its own, and which are not remembered. Complete says that the latter did not come within onItsWay.
 func (r *recent) told(blocks []*record.Block, from peer.ID) (before, otherwise int, unknown []record.Digest, complete bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,10 +76,10 @@ func (r *recent) told(blocks []*record.Block, from peer.ID) (before, otherwise i
 		switch by, known := r.blocks[b.Digest]; {
 		case !known:
 			unknown = append(unknown, b.Digest)
-		case by == "":
-			otherwise++
 		case by == from:
 			before++
+		case by == "" || b.Origin.PeerID() == from: // who passed it on before its origin may have left its entries out
+			otherwise++
 		default:
 			r.blocks[b.Digest] = from
 		}

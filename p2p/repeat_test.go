@@ -64,6 +64,8 @@ func TestNews(t *testing.T) {
 	unknown := block(newFake(a.key, &fakePolicy{}).put([]byte("v"), "/unknown").Block)
 	told := block(a.put([]byte("v"), "/told").Block)
 	recent.see(told.Digest, told.Origin, "b")
+	first := block(a.put([]byte("v"), "/first").Block)
+	recent.see(first.Digest, first.Origin, "b")
 	both := block(a.put([]byte("v"), "/both").Block)
 	recent.see(both.Digest, both.Origin, "b")
 	for _, c := range []struct {
@@ -77,6 +79,7 @@ func TestNews(t *testing.T) {
 		{"own", "b", []*record.Block{block(own.Block)}, true, false},
 		{"unknown", "b", []*record.Block{unknown}, true, false},
 		{"told by another", "c", []*record.Block{told}, false, false},
+		{"of its own, told by another", a.self.PeerID(), []*record.Block{first}, true, false},
 		{"told by itself", "c", []*record.Block{told}, false, true},
 		{"told by itself and held for long", "c", []*record.Block{told, old}, false, true},
 		{"told by itself and by another", "c", []*record.Block{told, both}, false, false},
