@@ -71,7 +71,6 @@ func openRows(dir string, log *slog.Logger) (*badgerKV, error) {
 	_, ok, err := v.Get(identityKey)
 	v.Close()
 	if err != nil || !ok {
-		// Without its MANIFEST badger opens an empty store beside the old tables.
 		return nil, errors.Join(fmt.Errorf("%w: tables are there, but no identity row", ErrCorrupt), err, b.Close())
 	}
 	return b, nil
@@ -81,8 +80,12 @@ func openRows(dir string, log *slog.Logger) (*badgerKV, error) {
 // killed, and says nothing of the store: badger removes it.
 func tablesOf(dir string) (names []string, err error) {
 	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
-	if errors.Is(err, fs.ErrNotExist) { // a new store, or one that lost it
-		return filepath.Glob(filepath.Join(dir, "*.sst"))
+	if errors.Is(err, fs.ErrNotExist) {
+		lost, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+		if err == nil && len(lost) > 0 { // badger would take the store for a new one and remove them
+			err = fmt.Errorf("%w: tables are there, but no MANIFEST", ErrCorrupt)
+		}
+		return nil, err
 	}
 	if err != nil {
 		return nil, err

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"syncagent/test/process"
 )
 
 const (
@@ -29,10 +31,10 @@ func TestChaos(t *testing.T) {
 	faults := w.possible(t)
 	w.r.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 	var heals []time.Duration
-	for round := range *rounds {
-		took := w.round(t, round, faults[round%len(faults)])
-		if t.Failed() {
-			return
+	for number := range *rounds {
+		took, err := w.round(t, number, faults[number%len(faults)])
+		if err != nil {
+			w.fail(t, err)
 		}
 		heals = append(heals, took)
 	}
@@ -81,7 +83,7 @@ func newWorld(t *testing.T, r *rand.Rand) *world {
 	}
 	for _, h := range w.hosts {
 		if err := h.start(); err != nil {
-			t.Fatal(err)
+			w.fail(t, err)
 		}
 	}
 	file := filepath.Join(parent, "policy")
@@ -102,9 +104,18 @@ func newWorld(t *testing.T, r *rand.Rand) *world {
 		}
 		return equal(w.hosts)
 	}); err != nil {
-		t.Fatal(err)
+		w.fail(t, err)
 	}
 	return w
+}
+
+// fail ends the test with the logs of the agents and then the reason, which so is seen by who sees only the end.
+func (w *world) fail(t *testing.T, err error) {
+	t.Helper()
+	for _, h := range w.hosts {
+		t.Logf("end of the log of %s:\n%s", h.name, process.Tail(h.log(), 2000))
+	}
+	t.Fatal(err)
 }
 
 // possible gives the host faults that were asked for and that this machine can do, and names the others.
@@ -135,9 +146,9 @@ func (w *world) with(kind string) (hosts []*host) {
 	return hosts
 }
 
-// round lets a fault of a host and one of the network happen under traffic, heals them, and looks.
-func (w *world) round(t *testing.T, number int, f fault) time.Duration {
-	t.Helper()
+// round lets a fault of a host and one of the network happen under traffic, heals them, and looks. It gives how long the
+// agents took to be equal.
+func (w *world) round(t *testing.T, number int, f fault) (time.Duration, error) {
 	hosts := w.with(f.disk)
 	h := hosts[w.r.IntN(len(hosts))]
 	n := fault{name: "good", begin: func(*world, *host) error { return nil }}
@@ -165,52 +176,65 @@ func (w *world) round(t *testing.T, number int, f fault) time.Duration {
 	if err == nil {
 		err = f.begin(w, h)
 	}
-	if err != nil {
-		t.Errorf("%s: %v", name, err)
+	if err == nil {
+		time.Sleep(max(time.Second, faultTime-time.Since(began)))
 	}
-	time.Sleep(max(time.Second, faultTime-time.Since(began)))
 	close(stop)
 	clients.Wait()
-	if f.end != nil {
-		if err := f.end(w, h); err != nil {
-			t.Fatalf("%s: end: %v", name, err)
-		}
+	if err == nil && f.end != nil {
+		err = f.end(w, h)
 	}
 	within := *limit
 	if f.anew {
 		within = startLimit
 	}
-	return w.heal(t, name, within)
+	var took time.Duration
+	if err == nil {
+		took, err = w.heal(within)
+	}
+	if err == nil {
+		err = w.check()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	t.Logf("%s: %s, equal %s after the heal", name, w.history.traffic(), took)
+	return took, nil
 }
 
-// heal ends what the network suffers, starts what stopped, and compares. It gives how long the agents took to be equal.
-func (w *world) heal(t *testing.T, name string, within time.Duration) time.Duration {
-	t.Helper()
+// heal ends what the network suffers, starts what stopped, and waits until all agents are equal.
+func (w *world) heal(within time.Duration) (time.Duration, error) {
 	for _, h := range w.hosts {
 		if err := h.start(); err != nil {
-			t.Fatalf("%s: %v", name, err)
+			return 0, err
 		}
 	}
 	if err := w.lan.heal(); err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
 	healed := time.Now()
 	err := eventually(within, func() error { return equal(w.hosts) })
 	took := time.Since(healed).Round(time.Millisecond)
 	if err != nil {
-		t.Fatalf("%s: not equal after %s: %v", name, took, err)
+		return 0, fmt.Errorf("not equal after %s: %w", took, err)
 	}
-	total := 0
+	return took, nil
+}
+
+// check compares what all hosts show with the history. A round with too little traffic is void.
+func (w *world) check() error {
+	if err := w.history.busy(w.hosts); err != nil {
+		return fmt.Errorf("void: %w", err)
+	}
 	for _, h := range w.hosts {
-		acks := w.history.counts[h.name]
-		total += acks
-		if acks < leastAcks {
-			t.Errorf("%s: void: %s acknowledged %d writes only", name, h.name, acks)
+		all, err := h.list(startLimit, "/")
+		if err != nil {
+			return fmt.Errorf("%s: list: %w", h.name, err)
+		}
+		w.history.read(h.name, all)
+		if err := w.history.check(h.name, all); err != nil {
+			return err
 		}
 	}
-	for _, h := range w.hosts {
-		w.history.check(t, h)
-	}
-	t.Logf("%s: %d writes acknowledged, %d unanswered or refused, equal %s after the heal", name, total, w.history.failed, took)
-	return took
+	return nil
 }

@@ -114,7 +114,11 @@ var hostFaults = []fault{
 	{name: "damaged store", alone: true, anew: true, begin: func(w *world, h *host) error {
 		return damage(w, h, func(store string) error {
 			manifest := filepath.Join(store, "MANIFEST")
-			if w.r.IntN(2) == 0 {
+			tables, err := filepath.Glob(filepath.Join(store, "*.sst"))
+			if err != nil {
+				return err
+			}
+			if len(tables) > 0 && w.r.IntN(2) == 0 { // a store without tables needs none
 				return os.Remove(manifest)
 			}
 			return os.WriteFile(manifest, []byte("not what was there"), 0o600)

@@ -1,10 +1,10 @@
 package chaos
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"testing"
 	"time"
 
 	"connectrpc.com/connect"
@@ -94,22 +94,22 @@ func (y *history) busy(hosts []*host) error {
 	return nil
 }
 
-// check compares what a host shows, after all clients ended, with the history.
-func (y *history) check(t *testing.T, h *host) {
-	t.Helper()
-	all, err := h.list(startLimit, "/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	y.read(h.name, all)
+// traffic says how much was written since startCounts.
+func (y *history) traffic() string {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	faults := 0
-	fault := func(format string, args ...any) {
-		if faults++; faults <= 5 {
-			t.Errorf(h.name+": "+format, args...)
-		}
+	acked := 0
+	for _, n := range y.counts {
+		acked += n
 	}
+	return fmt.Sprintf("%d writes acknowledged, %d unanswered or refused", acked, y.failed)
+}
+
+// check compares what a host shows, after all clients ended, with the history.
+func (y *history) check(host string, all map[string]shown) error {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	var wrong []error
 	for path, want := range y.acked {
 		got, ok := all[path]
 		written := got.version[:max(0, len(got.version)-4)] // without the index
@@ -118,21 +118,21 @@ func (y *history) check(t *testing.T, h *host) {
 		case ok && written > want.version && y.maybe[path][got.value]:
 		case !ok && (want.value == "" || y.maybe[path][""]):
 		default:
-			fault("lost an acknowledged write: %s is %q %s, acknowledged %q %s", path, got.value, written, want.value, want.version)
+			wrong = append(wrong, fmt.Errorf("lost an acknowledged write: %s is %q %s, acknowledged %q %s", path, got.value, written, want.value, want.version))
 		}
 	}
 	for path, got := range all {
 		if _, ok := y.acked[path]; !ok && !y.maybe[path][got.value] {
-			fault("shows %s = %q, which nobody wrote", path, got.value)
+			wrong = append(wrong, fmt.Errorf("shows %s = %q, which nobody wrote", path, got.value))
 		}
 	}
 	for _, b := range y.back {
-		fault("%s", b)
+		wrong = append(wrong, errors.New(b))
 	}
-	y.back = nil
-	if faults > 5 {
-		t.Errorf("%s: and %d more", h.name, faults-5)
+	if n := len(wrong); n > 0 {
+		return fmt.Errorf("%s: %d faults, %w", host, n, errors.Join(wrong[:min(n, 5)]...))
 	}
+	return nil
 }
 
 // writer writes to one host until stop closes: to paths of its own and to shared ones, puts, deletes and batches. Only

@@ -55,9 +55,6 @@ func newHost(t testing.TB, l *lan, parent string, place int) *host {
 	t.Cleanup(func() {
 		h.client.Close()
 		h.kill()
-		if t.Failed() {
-			t.Logf("end of the log of %s:\n%s", h.name, process.Tail(h.log(), 2000))
-		}
 	})
 	return h
 }
