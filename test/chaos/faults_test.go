@@ -99,13 +99,12 @@ var hostFaults = []fault{
 	{name: "full disk", disk: "tmpfs", begin: func(_ *world, h *host) error { return h.disk.fill(4 << 20) },
 		end: func(_ *world, h *host) error { return os.Remove(h.disk.ballast()) }},
 	{name: "read-only disk", disk: "ext4",
-		begin: func(_ *world, h *host) error { return command("", "mount", "-o", "remount,abort", h.disk.dir) },
+		begin: func(_ *world, h *host) error { return h.outage("mount", "-o", "remount,abort", h.disk.dir) },
 		end:   reboot},
 	{name: "power cut", disk: "ext4", begin: func(w *world, h *host) error {
-		if err := command("", "xfs_io", "-x", "-c", "shutdown", h.disk.dir); err != nil {
+		if err := h.outage("xfs_io", "-x", "-c", "shutdown", h.disk.dir); err != nil {
 			return err
 		}
-		h.kill()
 		if err := reboot(w, h); err != nil {
 			return err
 		}
@@ -114,11 +113,7 @@ var hostFaults = []fault{
 	{name: "damaged store", alone: true, anew: true, begin: func(w *world, h *host) error {
 		return damage(w, h, func(store string) error {
 			manifest := filepath.Join(store, "MANIFEST")
-			tables, err := filepath.Glob(filepath.Join(store, "*.sst"))
-			if err != nil {
-				return err
-			}
-			if len(tables) > 0 && w.r.IntN(2) == 0 { // a store without tables needs none
+			if w.r.IntN(2) == 0 {
 				return os.Remove(manifest)
 			}
 			return os.WriteFile(manifest, []byte("not what was there"), 0o600)
@@ -185,7 +180,11 @@ var hostFaults = []fault{
 func reboot(w *world, h *host) error {
 	h.kill()
 	w.history.forget(h.name)
-	return h.disk.again()
+	if err := h.disk.again(); err != nil {
+		return err
+	}
+	h.outages.Add(1)
+	return nil
 }
 
 // damage spoils files at rest and says what is to be seen then. What only this host had would be lost with it, so its
@@ -193,6 +192,7 @@ func reboot(w *world, h *host) error {
 func damage(w *world, h *host, spoil func(store string) error, seen func(*host) error) error {
 	h.quiet.Lock()
 	defer h.quiet.Unlock()
+	h.stop() // what it has lies in tables then, and not in its log alone
 	if err := h.start(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -38,6 +39,10 @@ type host struct {
 
 	mu      sync.Mutex // guards process: clients of a host never see it, faults of several hosts run at once
 	process *process.Agent
+
+	// outages is odd from when the disk is taken away until it is back. Linux (6.18) answers a sync with success that is
+	// overtaken by the end of its file system, so what is acknowledged meanwhile may be lost, as with the power it is.
+	outages atomic.Int32
 
 	quiet sync.RWMutex // a fault that destroys the disk keeps clients away until all they wrote is elsewhere
 }
@@ -128,6 +133,17 @@ func (h *host) kill() {
 	}
 }
 
+// stop ends the agent as an operator does, or the system when it shuts down.
+func (h *host) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.process != nil {
+		_ = h.process.Process.Signal(syscall.SIGTERM) // it may have ended
+		<-h.process.Exited
+		h.process = nil
+	}
+}
+
 func (h *host) signal(s syscall.Signal) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -136,6 +152,15 @@ func (h *host) signal(s syscall.Signal) error {
 	}
 	return syscall.Kill(h.process.Process.Pid, s)
 }
+
+// outage runs a command that takes the disk away.
+func (h *host) outage(args ...string) error {
+	h.outages.Add(1)
+	return command("", args...)
+}
+
+// errOutage is of a write that was acknowledged when the disk might already be gone.
+var errOutage = errors.New("acknowledged in an outage")
 
 // write puts values at paths, all at once; an empty one deletes.
 func (h *host) write(values map[string]string) (version string, err error) {
@@ -149,9 +174,13 @@ func (h *host) write(values map[string]string) (version string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
+	outages := h.outages.Load()
 	res, err := h.client.KV.Batch(ctx, connect.NewRequest(&apiv1.BatchRequest{Ops: ops}))
 	if err != nil {
 		return "", err
+	}
+	if outages%2 == 1 || h.outages.Load() != outages {
+		return "", errOutage
 	}
 	return res.Msg.Version, nil
 }
