@@ -90,10 +90,8 @@ func (w *wants) first(o *want) bool {
 
 // find gives the want for the chunks of a version, nil if there is none.
 func (w *wants) find(c record.ChunkWant) *want {
-	for _, o := range w.byPath[c.PathKey] {
-		if o.Version == c.Version && o.chunks != nil {
-			return o
-		}
+	if o := w.at(c.PathKey, c.Version); o != nil && o.chunks != nil {
+		return o
 	}
 	return nil
 }

@@ -283,16 +283,13 @@ func (s *Store) loadWaiting(v view) error {
 		if err != nil {
 			return false, err
 		}
-		if !fault.Planted("forget-unready") {
-			s.rememberUnready(u)
-		}
 		waiting = append(waiting, u)
 		return true, nil
 	})
 	if err != nil {
 		return err
 	}
-	wanted := make(map[record.ID]bool)
+	lacks := make(map[record.ID]int)
 	err = v.Scan([]byte{'n'}, nil, true, func(k, _ []byte) (bool, error) { // descending: highest version first
 		path, version, ok := parseSlotKey(k)
 		if !ok {
@@ -303,12 +300,16 @@ func (s *Store) loadWaiting(v view) error {
 			return false, err
 		}
 		s.wants.load(path, sl)
-		wanted[version.Write] = true
+		lacks[version.Write] = int(version.Index)
 		return true, nil
 	})
 	for _, u := range waiting {
-		if !wanted[u.id] { // it was ready, but postponed, when the agent stopped
-			s.postponed = append(s.postponed, u.paths...)
+		i, lacking := lacks[u.id]
+		if u.lacks = i; !lacking { // it was ready, but postponed, when the agent stopped, or its wants were
+			s.postpone(u)
+		}
+		if !fault.Planted("forget-unready") {
+			s.rememberUnready(u)
 		}
 	}
 	return err
@@ -316,11 +317,38 @@ func (s *Store) loadWaiting(v view) error {
 
 func (s *Store) rememberUnready(u *unreadyWrite) {
 	s.unready[u.id] = u
-	for _, p := range u.paths {
-		if s.unreadyAt[p] == nil {
-			s.unreadyAt[p] = make(map[record.ID]bool)
-		}
-		s.unreadyAt[p][u.id] = true
+	s.listUnready(u)
+}
+
+// listUnready notes at which path a write waits.
+func (s *Store) listUnready(u *unreadyWrite) {
+	at := s.unreadyAt[u.waitsAt()]
+	if at == nil {
+		at = make(map[record.ID]bool)
+		s.unreadyAt[u.waitsAt()] = at
+	}
+	at[u.id] = true
+}
+
+func (s *Store) unlistUnready(u *unreadyWrite) {
+	at := s.unreadyAt[u.waitsAt()]
+	delete(at, u.id)
+	if len(at) == 0 {
+		delete(s.unreadyAt, u.waitsAt())
+	}
+}
+
+// waitFor has an unready write wait for its slot i.
+func (s *Store) waitFor(u *unreadyWrite, i int) {
+	s.unlistUnready(u)
+	u.lacks = i
+	s.listUnready(u)
+}
+
+// postpone has the next turns look at a write again.
+func (s *Store) postpone(u *unreadyWrite) {
+	if n := len(s.postponed); n == 0 || s.postponed[n-1] != u.waitsAt() {
+		s.postponed = append(s.postponed, u.waitsAt())
 	}
 }
 
@@ -331,11 +359,6 @@ func (s *Store) addUnready(u *unreadyWrite, r *rows) {
 
 func (s *Store) dropUnready(u *unreadyWrite, r *rows) {
 	delete(s.unready, u.id)
-	for _, p := range u.paths {
-		delete(s.unreadyAt[p], u.id)
-		if len(s.unreadyAt[p]) == 0 {
-			delete(s.unreadyAt, p)
-		}
-	}
+	s.unlistUnready(u)
 	r.delete(unreadyKey(u.id))
 }

@@ -17,7 +17,11 @@ type unreadyWrite struct {
 	hlc     record.HLC
 	arrived int64 // agent time at which its block came, Unix milliseconds
 	paths   []record.Tag
+	lacks   int // number of a slot that is waited for, or was when it was looked at last; not stored
 }
+
+// waitsAt gives the path whose change may end the wait.
+func (u *unreadyWrite) waitsAt() record.Tag { return u.paths[u.lacks] }
 
 func (u *unreadyWrite) encode() []byte {
 	b := u64(uint64(u.hlc))
@@ -40,25 +44,34 @@ func decodeUnready(id record.ID, b []byte) (*unreadyWrite, error) {
 }
 
 // settle finds the verdict of every touched path, and which writes became ready by it, until nothing changes. A write
-// that becomes ready can raise what its paths show, which can settle slots of other writes below.
+// that becomes ready can raise what its paths show, which can settle slots of other writes below. Only the writes are
+// looked at that wait for one of the paths: a path may have slots of thousands, and each of them slots of a thousand paths.
 func (t *turn) settle() error {
 	rules := t.rules()
-	candidates := map[record.ID]*unreadyWrite{}
-	for {
-		for _, p := range t.paths {
-			if !p.dirty {
-				continue
-			}
-			if _, err := t.judge(p, rules); err != nil {
+	var touched []record.Tag
+	for key, p := range t.paths {
+		if p.dirty {
+			touched = append(touched, key)
+		}
+	}
+	for len(touched) > 0 {
+		waiting := map[record.ID]*unreadyWrite{} // those that need not wait there any more
+		for _, key := range touched {
+			if _, err := t.judge(t.paths[key], rules); err != nil {
 				return err
 			}
-			for id := range t.s.unreadyAt[p.key] {
-				candidates[id] = t.s.unready[id]
+			for id := range t.s.unreadyAt[key] {
+				u := t.s.unready[id]
+				if ok, err := t.slotSettled(u, rules); err != nil {
+					return err
+				} else if ok {
+					waiting[id] = u
+				}
 			}
 		}
-		changed := false
-		for _, id := range slices.SortedFunc(maps.Keys(candidates), compareIDs) {
-			u := candidates[id]
+		touched = touched[:0]
+		for _, id := range slices.SortedFunc(maps.Keys(waiting), compareIDs) {
+			u := waiting[id]
 			ready, err := t.settled(u, rules)
 			if err != nil {
 				return err
@@ -71,30 +84,24 @@ func (t *turn) settle() error {
 				return err
 			}
 			if t.size > 0 && t.size+cost > txnBytes {
-				t.s.postponed = append(t.s.postponed, u.paths...) // one turn cannot hold it all
-				delete(candidates, id)
+				t.s.postpone(u) // one turn cannot hold it all
 				continue
 			}
 			t.size += cost
-			changed = true
-			delete(candidates, id)
 			t.s.dropUnready(u, t.rows)
 			for _, key := range u.paths {
 				p, err := t.path(key, false)
 				if err != nil {
 					return err
 				}
-				p.dirty = true
-				// At once: looking at the next candidate may find the path's verdict before this loop comes to it again.
-				for below := range t.s.unreadyAt[key] {
-					candidates[below] = t.s.unready[below]
+				if !p.dirty {
+					p.dirty = true
+					touched = append(touched, key)
 				}
 			}
 		}
-		if !changed {
-			return nil
-		}
 	}
+	return nil
 }
 
 func compareIDs(a, b record.ID) int { return bytes.Compare(a[:], b[:]) }
@@ -112,31 +119,41 @@ func (t *turn) showCost(u *unreadyWrite) (int, error) {
 	return n, nil
 }
 
-// settled tells whether nothing of a write is waited for any more.
+// settled tells whether nothing of a write is waited for any more. It goes on where it ended the last time, and once
+// round before it says so.
 func (t *turn) settled(u *unreadyWrite, r *rules) (bool, error) {
-	for i, key := range u.paths {
-		v := record.Version{HLC: u.hlc, Write: u.id, Index: uint16(i)}
-		p, s, err := t.slot(key, v)
-		if err != nil {
+	for range u.paths {
+		ok, err := t.slotSettled(u, r)
+		if err != nil || !ok {
 			return false, err
 		}
-		if s == nil {
-			return false, fmt.Errorf("%w: slot %s of an unready write is missing", ErrCorrupt, v)
-		}
-		if p.dirty || !p.judged {
-			if p, err = t.judge(p, r); err != nil {
-				return false, err
-			}
-		}
-		switch {
-		case r.holds(s) || s.state == slotVoid, !r.reads(s), !r.allowed(s):
-		case p.result.shown != nil && p.result.shown.version.Compare(v) > 0:
-		case t.s.wants.hopeless(key, v, u, t.now):
-		default:
-			return false, nil
-		}
+		t.s.waitFor(u, (u.lacks+1)%len(u.paths))
 	}
 	return true, nil
+}
+
+// slotSettled tells whether the slot that a write waits for is settled.
+func (t *turn) slotSettled(u *unreadyWrite, r *rules) (bool, error) {
+	key, v := u.waitsAt(), record.Version{HLC: u.hlc, Write: u.id, Index: uint16(u.lacks)}
+	p, s, err := t.slot(key, v)
+	if err != nil {
+		return false, err
+	}
+	if s == nil {
+		return false, fmt.Errorf("%w: slot %s of an unready write is missing", ErrCorrupt, v)
+	}
+	if !p.judged { // a verdict that is older than what became ready in this round is found again for the next
+		if p, err = t.judge(p, r); err != nil {
+			return false, err
+		}
+	}
+	switch {
+	case r.holds(s) || s.state == slotVoid, !r.reads(s), !r.allowed(s):
+		return true, nil
+	case p.result.shown != nil && p.result.shown.version.Compare(v) > 0:
+		return true, nil
+	}
+	return t.s.wants.hopeless(key, v, u, t.now), nil
 }
 
 // finish turns the verdicts into rows: slots, view, wants, times to look again, feed, counters.

@@ -225,7 +225,7 @@ func (t *turn) write(w *record.Write, own bool, entries map[record.ID][]byte) er
 	if err != nil || known {
 		return err
 	}
-	waits := false
+	lacks := -1 // a slot that is waited for
 	for i := range w.Slots {
 		v := record.Version{HLC: w.HLC, Write: id, Index: uint16(i)}
 		s := &slot{version: v, author: w.Author, tags: w.Slots[i].Tags, entry: w.Slots[i].Entry, own: own, changed: true}
@@ -257,10 +257,12 @@ func (t *turn) write(w *record.Write, own bool, entries map[record.ID][]byte) er
 				return err
 			}
 		}
-		waits = waits || !s.holds() && s.state != slotVoid && t.policy.MayRead(t.s.self, s.tags)
+		if !s.holds() && s.state != slotVoid && t.policy.MayRead(t.s.self, s.tags) {
+			lacks = i
+		}
 	}
-	if waits {
-		t.s.addUnready(&unreadyWrite{id: id, hlc: w.HLC, arrived: t.now, paths: pathKeys(w)}, t.rows)
+	if lacks >= 0 {
+		t.s.addUnready(&unreadyWrite{id: id, hlc: w.HLC, arrived: t.now, paths: pathKeys(w), lacks: lacks}, t.rows)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"slices"
 	"sync"
 
 	"syncagent/acl"
@@ -57,38 +58,35 @@ func (w *wants) update(key record.Tag, slots []*slot, r *rows, most int) (left b
 	if len(old) == 0 && len(slots) == 0 {
 		return false
 	}
-	had := make(map[record.Version]*want, len(old))
-	for _, o := range old {
-		had[o.Version] = o
-	}
-	var now []*want
-	wanted := make(map[record.Version]bool, len(slots))
-	for _, s := range slots {
-		wanted[s.version] = true
-		o := had[s.version]
-		if o == nil || (o.chunks != nil) != s.chunked {
-			if most--; o == nil && most < 0 {
+	now := make([]*want, 0, len(slots))
+	for rest := old; len(rest) > 0 || len(slots) > 0; {
+		switch order := nextWant(rest, slots); {
+		case order > 0: // no longer wanted
+			o := rest[0]
+			rest = rest[1:]
+			if most--; most < 0 {
+				left = true
+				now = append(now, o)
+				continue
+			}
+			o.gone = true
+			r.delete(wantKey(key, o.Version))
+		case order == 0 && (rest[0].chunks != nil) == slots[0].chunked:
+			now = append(now, rest[0])
+			rest, slots = rest[1:], slots[1:]
+		default:
+			s := slots[0]
+			slots = slots[1:]
+			if order == 0 {
+				rest[0].gone = true
+				rest = rest[1:]
+			} else if most <= 0 {
 				left = true
 				continue
 			}
-			if o != nil {
-				o.gone = true
-			}
-			o = w.add(key, s)
-			r.set(wantKey(key, s.version), nil)
-		}
-		now = append(now, o)
-	}
-	for _, o := range old {
-		switch {
-		case wanted[o.Version]:
-		case most <= 0:
-			left = true
-			now = append(now, o)
-		default:
 			most--
-			o.gone = true
-			r.delete(wantKey(key, o.Version))
+			now = append(now, w.add(key, s))
+			r.set(wantKey(key, s.version), nil)
 		}
 	}
 	w.count += len(now) - len(old)
@@ -98,6 +96,27 @@ func (w *wants) update(key record.Tag, slots []*slot, r *rows, most int) (left b
 		w.byPath[key] = now
 	}
 	return left
+}
+
+// nextWant compares the highest of the wants there were with the highest slot that is wanted now.
+func nextWant(old []*want, slots []*slot) int {
+	switch {
+	case len(slots) == 0:
+		return 1
+	case len(old) == 0:
+		return -1
+	}
+	return old[0].Version.Compare(slots[0].version)
+}
+
+// at gives the want for a version, nil if there is none.
+func (w *wants) at(key record.Tag, v record.Version) *want {
+	list := w.byPath[key]
+	i, found := slices.BinarySearchFunc(list, v, func(o *want, v record.Version) int { return v.Compare(o.Version) })
+	if !found {
+		return nil
+	}
+	return list[i]
 }
 
 // add makes a want for a slot's entry, or for its chunks.
@@ -167,19 +186,18 @@ func (o *want) mayHave(peer record.PublicKey, p *acl.Policy, now int64) bool {
 func (w *wants) refused(peer record.PublicKey, want record.Want, now int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, o := range w.byPath[want.PathKey] {
-		if o.Version != want.Version {
-			continue
-		}
-		if o.refused == nil {
-			o.refused = make(map[record.PublicKey]refusal)
-		}
-		r := o.refused[peer]
-		r.until = now + min(int64(refusedFirst)<<min(r.times, 10), refusedMost)
-		r.times++
-		o.refused[peer] = r
-		o.asked = 0 // others may be asked at once
+	o := w.at(want.PathKey, want.Version)
+	if o == nil {
+		return
 	}
+	if o.refused == nil {
+		o.refused = make(map[record.PublicKey]refusal)
+	}
+	r := o.refused[peer]
+	r.until = now + min(int64(refusedFirst)<<min(r.times, 10), refusedMost)
+	r.times++
+	o.refused[peer] = r
+	o.asked = 0 // others may be asked at once
 }
 
 // hopeless tells whether an unready write need not wait for this entry any longer: the write is older than the
@@ -190,12 +208,8 @@ func (w *wants) hopeless(key record.Tag, v record.Version, u *unreadyWrite, now 
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, o := range w.byPath[key] {
-		if o.Version == v {
-			return len(o.refused) > 0
-		}
-	}
-	return false
+	o := w.at(key, v)
+	return o != nil && len(o.refused) > 0
 }
 
 func (w *wants) len() int {
