@@ -62,6 +62,32 @@ func TestG4_ShownBelowTheWindow(t *testing.T) {
 	}
 }
 
+// TestG3_PutAboveWhatLiesBelowTheWindow: all that a turn looks at of a path is not due yet, as one host's clock is far ahead.
+// Below it lies what the path shows, by a host whose clock is a little ahead. A put wins over that all the same.
+func TestG3_PutAboveWhatLiesBelowTheWindow(t *testing.T) {
+	n := newTestNet(t, 1)
+	a := n.start("a", nil)
+	n.offset = 5 * time.Minute
+	b := n.start("b", nil)
+	n.offset = 20 * time.Minute
+	c := n.start("c", nil)
+	for _, nd := range []*node{a, b, c} {
+		nd.apply(n.openPolicy())
+	}
+	first := b.put("/p", "a little ahead")
+	for i := range pathWindow {
+		c.put("/p", fmt.Sprint("not due ", i))
+	}
+	a.pull(b)
+	a.pull(c)
+	if got := a.get("/p"); got != "a little ahead" {
+		t.Fatalf("it shows %q", got)
+	}
+	if v := a.put("/p", "new"); v.Compare(first) < 0 || a.get("/p") != "new" {
+		t.Errorf("a put of version %s above %s; it shows %q", v, first, a.get("/p"))
+	}
+}
+
 // TestG4_ShownBelowUnreadyWrites: above what a path shows lie the slots of many writes that are not ready. It stays shown
 // when an entry of one of them comes and another still lacks.
 func TestG4_ShownBelowUnreadyWrites(t *testing.T) {
