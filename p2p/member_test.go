@@ -146,10 +146,11 @@ func TestMemberRemovedWhileConnected(t *testing.T) {
 	}
 }
 
-// TestRemovedMemberThatDoesNotListen loses its connection all the same.
+// TestRemovedMemberThatDoesNotListen loses its connection all the same, and not only because it is silent.
 func TestRemovedMemberThatDoesNotListen(t *testing.T) {
 	ka, kx := testKey(t), testKey(t)
-	a := start(t, "a", newFake(ka, &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kx)}}), Options{})
+	var log lines
+	a := start(t, "a", newFake(ka, &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kx)}}), Options{Log: log.logger()})
 	x := rawPeer(t, kx)
 	for _, proto := range []protocol.ID{protoPolicy, protoSync} {
 		x.SetStreamHandler(proto, func(s network.Stream) { <-t.Context().Done() })
@@ -158,6 +159,9 @@ func TestRemovedMemberThatDoesNotListen(t *testing.T) {
 	eventually(t, func() bool { return connectedPeers(a) == 1 }, "connected")
 	a.setPolicy(&fakePolicy{Number: 2, Keys: []record.PublicKey{a.self}})
 	eventually(t, func() bool { return len(x.Network().Peers()) == 0 }, "closed")
+	if !log.has("peer is no member any more, connection is closed") {
+		t.Error("it was not closed because it is no member any more")
+	}
 }
 
 func TestPolicyReachesWhoHasNone(t *testing.T) {

@@ -110,7 +110,7 @@ var guards = []guard{
 		"TestOtherNetworkIsRefused", ""},
 	{"removed members hear no gossip", "p2p/publish.go", `			n.reconcile(ctx)`, ``, "TestRemovedMemberHearsNoGossip", "no member any more"},
 	{"removed members are closed", "p2p/policy.go", `if n.gate.standing(id) != s.standing && !fault.Planted("keep-connections") {`, `if n.gate.standing(id) != s.standing && fault.Planted("") {`,
-		"TestMemberRemovedWhileConnected", ""},
+		"TestRemovedMemberThatDoesNotListen", ""},
 	{"removed members are told", "p2p/farewell.go", `if err := n.swapOn(ctx, s, f); err != nil {`, `if err := ctx.Err(); err != nil {`,
 		"TestMemberRemovedWhileConnected", "told"},
 	{"repetitions are not passed on", "p2p/topic.go", `if news, blame := n.news(g, from); !news {`, `if news, blame := n.news(g, from); !news && false {`, "TestRepeatedGossipIsNotListenedTo", ""},
