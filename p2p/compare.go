@@ -109,21 +109,27 @@ func parseBuckets(payload []byte) (*shownBuckets, error) {
 	return b, r.end()
 }
 
-// serveCompare answers one step of a comparison: the buckets, or what is in some of them.
+// serveCompare answers one step of a comparison, the buckets or what is in some of them: one of a peer at a time.
 func (n *Node) serveCompare(ctx context.Context, s *session, f *frames, payload []byte) error {
-	select {
-	case n.comparing <- struct{}{}: // it goes over all entries: one at a time
-	default:
-		return f.write(frameRefuse, []byte("busy with another comparison"))
-	}
-	seen, err := n.answerCompare(s, f, payload)
-	<-n.comparing
+	seen := 0
+	err := oneAtATime(ctx, s.comparing, func() (err error) {
+		seen, err = n.answerCompare(s, f, payload)
+		return err
+	})
 	n.spend(ctx, s, seen*comparedBytes) // it has its answer, and is held up before it asks again
 	return err
 }
 
-// answerCompare tells how many entries it went over.
+// answerCompare tells how many entries it went over. Nobody else's comparison goes over them meanwhile, but while this one
+// waits for its reader.
 func (n *Node) answerCompare(s *session, f *frames, payload []byte) (seen int, err error) {
+	n.comparing <- struct{}{}
+	defer func() { <-n.comparing }()
+	write := func(kind byte, payload []byte) error {
+		<-n.comparing
+		defer func() { n.comparing <- struct{}{} }()
+		return f.write(kind, payload)
+	}
 	if len(payload) == 0 {
 		b, err := n.sumUp(s.key)
 		if err != nil {
@@ -133,14 +139,14 @@ func (n *Node) answerCompare(s *session, f *frames, payload []byte) (seen int, e
 		for i := range b.of {
 			seen += int(b.of[i].count)
 		}
-		return seen, f.write(frameCompare, b.encode())
+		return seen, write(frameCompare, b.encode())
 	}
 	if len(payload) != buckets/8 {
 		return 0, frameError("choice of buckets of %d bytes", len(payload))
 	}
 	var part []byte
 	flush := func() error {
-		err := f.write(frameListed, compress(part))
+		err := write(frameListed, compress(part))
 		part = part[:0]
 		return err
 	}
@@ -162,7 +168,7 @@ func (n *Node) answerCompare(s *session, f *frames, payload []byte) (seen int, e
 	if err != nil {
 		return seen, err
 	}
-	return seen, f.write(frameDone, nil)
+	return seen, write(frameDone, nil)
 }
 
 func parseListed(payload []byte) (list []Shown, err error) {

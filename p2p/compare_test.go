@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"maps"
@@ -88,14 +89,52 @@ func TestCompare(t *testing.T) {
 	if err != nil || c.More || !reflect.DeepEqual(append([]Difference(nil), c.Paths...), sorted) {
 		t.Errorf("seed %d: %v\nfound %v\nwant  %v", seed, err, c.Paths, sorted)
 	}
-	b.node.comparing <- struct{}{}
-	if _, err := a.node.Compare(t.Context(), b.self); err == nil || !strings.Contains(err.Error(), "busy") {
-		t.Errorf("a second comparison: %v", err)
-	}
-	<-b.node.comparing
 	if _, err := a.node.Compare(t.Context(), record.KeyOf(testKey(t))); err == nil {
 		t.Error("a stranger is compared")
 	}
+}
+
+// TestG10_ComparisonThatIsNotRead: a member asks for all that is shown and does not read the answer. Another member's
+// comparison is answered meanwhile.
+func TestG10_ComparisonThatIsNotRead(t *testing.T) {
+	ka, kb, kx := testKey(t), testKey(t), testKey(t)
+	policy := &fakePolicy{Number: 1, Keys: []record.PublicKey{record.KeyOf(ka), record.KeyOf(kb), record.KeyOf(kx)}}
+	begun, ended := make(chan struct{}), make(chan struct{})
+	listing := func(reader record.PublicKey, fn func(Shown) error) (int64, error) {
+		if reader != record.KeyOf(kx) {
+			return 0, fn(Shown{"/shown", record.Version{HLC: 1}})
+		}
+		close(begun)
+		defer close(ended)
+		for { // without an end: that it stalls does not depend on what a connection holds
+			e := Shown{"/a", record.Version{HLC: record.HLC(rand.Uint64())}}
+			for i := range e.Version.Write {
+				e.Version.Write[i] = byte(rand.Uint64())
+			}
+			if err := fn(e); err != nil {
+				return 0, err
+			}
+		}
+	}
+	a := start(t, "a", newFake(ka, policy), Options{Listing: listing})
+	b := start(t, "b", newFake(kb, policy), Options{Listing: listing, Bootstrap: a.node.Addrs()})
+	x := start(t, "x", newFake(kx, policy), Options{Bootstrap: a.node.Addrs()})
+	eventually(t, func() bool { return connectedPeers(a) == 2 && connectedPeers(b) > 0 }, "all connect")
+	f := sneak(t, x, a, protoSync)
+	if err := f.write(frameCompare, bytes.Repeat([]byte{0xff}, buckets/8)); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	if _, err := b.node.Compare(t.Context(), a.self); err != nil {
+		t.Errorf("beside a comparison that is not read: %v", err)
+	}
+	select {
+	case <-ended:
+		t.Error("x's answer had an end")
+	default:
+	}
+	_ = f.s.(interface{ Reset() error }).Reset()
+	<-ended
 }
 
 // TestG10_CompareGarbage holds that malformed steps of a comparison are refused on both sides.

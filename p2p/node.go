@@ -88,7 +88,7 @@ type Node struct {
 	policyBell  chan struct{} // standings and policies have to be looked at
 	reconciling sync.Mutex    // one at a time does so
 	syncBell    chan struct{} // a session may need a sync
-	comparing   chan struct{} // a token: comparisons that a peer asks for
+	comparing   chan struct{} // a token: going over all entries for a comparison that a peer asks for
 	wantsBell   chan struct{} // the replica wants entries or chunks
 	chunkTurns  chan struct{} // tokens
 	received    atomic.Int64  // bytes of frames and messages

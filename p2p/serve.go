@@ -48,16 +48,16 @@ func (n *Node) serveSync(ctx context.Context, s *session, f *frames) error {
 			part, err = n.readVector(ctx, s, payload)
 			have = append(have, part...)
 		case framePull:
-			err = s.oneAtATime(ctx, func() error { return n.servePull(ctx, s, f, have) })
+			err = oneAtATime(ctx, s.serving, func() error { return n.servePull(ctx, s, f, have) })
 			have, vectors = nil, 0
 		case frameProgress:
 			err = n.serveProgress(ctx, s, f, payload)
 		case frameCompare:
 			err = n.serveCompare(ctx, s, f, payload)
 		case frameAsk:
-			err = s.oneAtATime(ctx, func() error { return n.serveAsk(ctx, s, f, payload) })
+			err = oneAtATime(ctx, s.serving, func() error { return n.serveAsk(ctx, s, f, payload) })
 		case frameHeads:
-			err = s.oneAtATime(ctx, func() error { return n.serveHeads(f, payload) })
+			err = oneAtATime(ctx, s.serving, func() error { return n.serveHeads(f, payload) })
 		}
 		if err != nil {
 			return err
@@ -74,12 +74,12 @@ func (n *Node) readVector(ctx context.Context, s *session, payload []byte) ([]re
 	return parseVector(raw)
 }
 
-// oneAtATime lets a peer have one request for blocks answered at a time, on however many streams it asks: each keeps a
-// core busy. Honest peers ask on one.
-func (s *session) oneAtATime(ctx context.Context, answer func() error) error {
+// oneAtATime answers a request of a peer when no other one holds its token: each keeps a core busy, on however many
+// streams it asks. Honest peers ask on one.
+func oneAtATime(ctx context.Context, token chan struct{}, answer func() error) error {
 	select {
-	case s.serving <- struct{}{}:
-		defer func() { <-s.serving }()
+	case token <- struct{}{}:
+		defer func() { <-token }()
 		return answer()
 	case <-ctx.Done():
 		return ctx.Err()

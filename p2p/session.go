@@ -43,6 +43,7 @@ type session struct {
 
 	progressAsks chan struct{} // tokens
 	serving      chan struct{} // token of the request for blocks that is answered
+	comparing    chan struct{} // token of the comparison that is answered
 
 	mu sync.Mutex
 	peerState
@@ -122,7 +123,7 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
 		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
-		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks), serving: make(chan struct{}, 1),
+		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks), serving: make(chan struct{}, 1), comparing: make(chan struct{}, 1),
 		pushes: newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
 	s.touch()
 	ring(s.fetchBell) // what was wanted before it came

@@ -67,3 +67,34 @@ func TestRemovedMemberHearsNoGossip(t *testing.T) {
 	case <-time.After(300 * time.Millisecond): // nothing may happen: there is no condition to wait for
 	}
 }
+
+// TestNothingIsPublishedToNobody: gossip would hold for seconds what an agent without members writes, at up to 20 MB each.
+func TestNothingIsPublishedToNobody(t *testing.T) {
+	r := newFake(testKey(t), &fakePolicy{Number: 1})
+	n, err := New(Options{Key: r.key, Network: testNetwork})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	n.replica = r
+	topic, err := n.joinTopic(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = n.publishLoop(t.Context(), topic) }()
+	for range 2 { // when the second was taken the first is done with
+		n.Publish(r.put([]byte("v"), "/alone"))
+		eventually(t, func() bool {
+			n.outbox.mu.Lock()
+			defer n.outbox.mu.Unlock()
+			return len(n.outbox.items) == 0
+		}, "the publisher takes it")
+	}
+	if err := topic.topic.Publish(t.Context(), []byte("by the test itself")); err != nil {
+		t.Fatal(err)
+	}
+	m, err := topic.sub.Next(t.Context()) // an agent hears what it publishes
+	if err != nil || string(m.Data) != "by the test itself" {
+		t.Errorf("it published %q, %v", m.Data, err)
+	}
+}

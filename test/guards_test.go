@@ -103,12 +103,16 @@ var guards = []guard{
 	{"members only on streams", "p2p/stream.go", `if n.gate.standing(s.id) < least {`, `if false {`,
 		"TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly", ""},
 	{"members' blocks only on the topic", "p2p/topic.go", `if !rights.Member(b.Origin) {`, `if !rights.Member(b.Origin) && false {`, "TestTopicCarriesBlocksOfMembersOnly", "a stranger's block came by the topic"},
-	{"one answer at a time", "p2p/serve.go", `	case s.serving <- struct{}{}:
-		defer func() { <-s.serving }()`, `	default:`, "TestPeerIsServedOneAtATime", "requests of one peer were answered at a time"},
+	{"one answer at a time", "p2p/serve.go", `	case token <- struct{}{}:
+		defer func() { <-token }()`, `	default:`, "TestPeerIsServedOneAtATime", "requests of one peer were answered at a time"},
 	{"members only on the topic", "p2p/topic.go", `if n.gate.standing(p) != member && !fault.Planted("anybody-on-topic") {`, `if fault.Planted("") {`, "TestBootstrapPeerThatIsNoMemberGetsPoliciesOnly", "reached a peer that is no member"},
 	{"one network", "p2p/stream.go", `if h.Network != n.o.Network {`, `if false {`,
 		"TestOtherNetworkIsRefused", ""},
 	{"removed members hear no gossip", "p2p/publish.go", `			n.reconcile(ctx)`, ``, "TestRemovedMemberHearsNoGossip", "no member any more"},
+	{"nothing is published to nobody", "p2p/publish.go", `if len(n.members()) == 0 {`, `if false {`, "TestNothingIsPublishedToNobody", "it published"},
+	{"a comparison waits for its reader alone", "p2p/compare.go", `		<-n.comparing
+		defer func() { n.comparing <- struct{}{} }()
+`, ``, "TestG10_ComparisonThatIsNotRead", ""},
 	{"removed members are closed", "p2p/policy.go", `if n.gate.standing(id) != s.standing && !fault.Planted("keep-connections") {`, `if n.gate.standing(id) != s.standing && fault.Planted("") {`,
 		"TestRemovedMemberThatDoesNotListen", ""},
 	{"removed members are told", "p2p/farewell.go", `if err := n.swapOn(ctx, s, f); err != nil {`, `if err := ctx.Err(); err != nil {`,
