@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"connectrpc.com/connect"
 
@@ -31,6 +32,10 @@ func (k *kv) take(ctx context.Context, op *crdtstore.Op, r io.Reader) (done func
 		if op.Upload, err = k.store.Upload(ctx, op.Path, io.MultiReader(&first, in)); err == nil {
 			return op.Upload.Close, nil
 		}
+	}
+	if errors.Is(in.failed, os.ErrDeadlineExceeded) {
+		return nil, &Error{Code: CodeBadRequest, Message: "the value came too slowly; nothing was written", Err: err,
+			Hint: "send at least 1 KiB a second, without pauses of more than 30 s"}
 	}
 	if _, ours := errors.AsType[*Error](in.failed); in.failed != nil && !ours {
 		return nil, &Error{Code: CodeBadRequest, Message: "the value broke off; nothing was written", Err: err}
@@ -102,13 +107,14 @@ type uploadReader struct {
 }
 
 func (u *uploadReader) receive() (*apiv1.UploadRequest, error) {
-	extendReadDeadline(u.ctx)
+	came := awaitPiece(u.ctx)
 	if !u.stream.Receive() {
 		if err := u.stream.Err(); err != nil {
 			return nil, err
 		}
 		return nil, io.EOF
 	}
+	came(len(u.stream.Msg().GetData()))
 	return u.stream.Msg(), refuseUnknown(u.stream.Msg())
 }
 

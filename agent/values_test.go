@@ -5,9 +5,12 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -287,5 +290,57 @@ func TestUploadThatStopsHalfWay(t *testing.T) {
 	}
 	if err := conn.Receive(&apiv1.WriteResponse{}); err == nil || len(s.fake.items) != 0 {
 		t.Errorf("half a value was taken for a whole: %v, %v", err, s.fake.items)
+	}
+}
+
+// TestUploadThatDrips: a client sends a byte at a time and never pauses for long. It does not hold its place for ever.
+func TestUploadThatDrips(t *testing.T) {
+	s := startServer(t, func(s *server) { s.timeout = 500 * time.Millisecond })
+	conn, err := net.Dial("unix", s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // broken by then
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprint(conn, "PUT /v1/kv/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+	answer := make(chan string)
+	go func() {
+		b, err := io.ReadAll(conn)
+		answer <- fmt.Sprint(string(b), err)
+	}()
+	drip := time.NewTicker(20 * time.Millisecond)
+	defer drip.Stop()
+	for {
+		select {
+		case <-drip.C:
+			_, _ = conn.Write([]byte("x")) // an error, when it was cut off
+		case got := <-answer:
+			if !strings.HasPrefix(got, "HTTP/1.1 400 ") || !strings.Contains(got, "too slowly") {
+				t.Errorf("it ended with %q", got)
+			}
+			if len(s.fake.items) > 0 {
+				t.Error("part of a value was stored")
+			}
+			return
+		}
+	}
+}
+
+// TestTimeForPieces: what comes gives time back, a pause takes it, and none is saved up.
+func TestTimeForPieces(t *testing.T) {
+	const much = 1000 * time.Hour // so that no slow machine matters
+	c := &controller{http.NewResponseController(httptest.NewRecorder()), much, much}
+	ctx := context.WithValue(t.Context(), controllerKey{}, c)
+	hours := func(n int) int { return n * 3600 * slowest } // bytes
+	awaitPiece(ctx)(hours(2000))
+	if c.left != much {
+		t.Errorf("after bytes for 2000 h %v are left", c.left)
+	}
+	c.left = much / 2
+	if awaitPiece(ctx)(0); c.left >= much/2 {
+		t.Errorf("after a piece of nothing %v are left", c.left)
+	}
+	if awaitPiece(ctx)(hours(100)); c.left < much/2 {
+		t.Errorf("after bytes for 100 h %v are left", c.left)
 	}
 }

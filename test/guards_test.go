@@ -130,6 +130,8 @@ var guards = []guard{
 			continue`, "TestG6_UnauthorisedWriteIsNeverVisible", "stored a value"},
 
 	// Who calls the API.
+	{"values that drip in", "agent/transport.go", `c.left = min(c.left-time.Since(began)+time.Duration(bytes)*time.Second/slowest, c.timeout)`,
+		`c.left = c.timeout + time.Duration(bytes) + time.Since(began)`, "TestUploadThatDrips", ""},
 	{"rights of a caller to write", "agent/caller.go", `if !c.rights.writes(p, op.Path) {`, `if false {`, "TestCallerIsNarrowed", "put elsewhere"},
 	{"rights of a caller to read", "agent/kv.go", `return p.MayReadPath(k.self, path) && callerOf(ctx).rights.reads(p, path)`,
 		`return p.MayReadPath(k.self, path)`, "TestCallerIsNarrowed", "get of a neighbour"},
