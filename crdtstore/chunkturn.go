@@ -45,6 +45,9 @@ func (t *turn) takeChunks() error {
 		if s == nil || !s.chunked || n.lost == (s.torn || s.lacking) {
 			continue // dropped meanwhile, or known
 		}
+		if !n.lost && !t.s.wants.whole(n.key, n.version) {
+			continue // a chunk was lost after this was noted
+		}
 		if s.state == slotHeld {
 			if s.data, err = t.data(p, s); err != nil {
 				return err

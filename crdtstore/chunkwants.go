@@ -96,6 +96,14 @@ func (w *wants) find(c record.ChunkWant) *want {
 	return nil
 }
 
+// whole tells whether all chunks of a wanted value came.
+func (w *wants) whole(key record.Tag, v record.Version) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o := w.at(key, v)
+	return o != nil && o.missing != nil && len(o.missing) == 0
+}
+
 // wanted tells whether a chunk is still lacking.
 func (w *wants) wanted(c record.ChunkWant) (tags []record.Tag, ok bool) {
 	w.mu.Lock()

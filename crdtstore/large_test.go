@@ -357,6 +357,7 @@ func TestLostChunkIsFetchedAgain(t *testing.T) {
 		if !b.alarmed("corrupt") {
 			t.Errorf("%s: no alarm", harm)
 		}
+		b.inbox <- &chunkNews{ref.path, item.Version, false} // noted when the value was complete, and late
 		b.tended()
 		if got := b.fetchChunks(a); got != 1 || b.get("/p/x") != value {
 			t.Errorf("%s: %d chunks were fetched again", harm, got)
