@@ -26,8 +26,17 @@ type badgerKV struct {
 	big     atomic.Bool // a value went to the value log and may not be synced
 	moments moments
 	commits sync.Mutex
-	number  uint64 // of the last commit
+	number  uint64 // of the last transaction
+	inParts bool   // a commit was begun that takes several
+	failed  error  // of a commit: what is left of it must not come to be seen with a later one
 }
+
+// memtable is the size of badger's memtables, which decides most of what a busy agent needs: two of them, and for each
+// table that is being built four times as much. A transaction may have 15 % of it.
+const (
+	memtable    = 8 << 20
+	oldMemtable = 16 << 20 // of stores before November 2026
+)
 
 // bigValue is from what size on badger puts a value into its value log.
 const bigValue = 1 << 20
@@ -37,51 +46,79 @@ func openBadger(dir string, log *slog.Logger) (*badgerKV, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := dropEmptyMemtables(dir); err != nil {
+	old, err := tidyLogs(dir)
+	if err != nil {
 		return nil, err
 	}
-	o := badger.DefaultOptions(dir).
+	if old { // it makes tables of them
+		db, err := openDB(dir, oldMemtable, log)
+		if err != nil {
+			return nil, err
+		}
+		if err := db.Close(); err != nil {
+			return nil, fmt.Errorf("open store %s: %w", dir, err)
+		}
+	}
+	db, err := openDB(dir, memtable, log)
+	if err != nil {
+		return nil, err
+	}
+	b := &badgerKV{db: db, dir: dir, logs: logs{dir: dir, datasync: datasync, arrivals: watchArrivals(dir)}, number: db.MaxVersion()}
+	if err := b.takeBack(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), b.Close())
+	}
+	b.moments.end(b.number)
+	return b, nil
+}
+
+func openDB(dir string, memtable int64, log *slog.Logger) (*badger.DB, error) {
+	db, err := badger.OpenManaged(badger.DefaultOptions(dir).
 		WithSyncWrites(false). // one db.Sync a turn instead
-		WithMemTableSize(16 << 20).
+		WithMemTableSize(memtable).
 		WithNumMemtables(2).
 		WithBlockCacheSize(16 << 20).
 		WithIndexCacheSize(16 << 20).
 		WithValueLogFileSize(64 << 20).
 		WithValueThreshold(bigValue). // values stay in the LSM tree, so one log holds nearly every row
 		WithNumCompactors(2).
-		WithNumLevelZeroTables(8).       // twice badger's rows a merge into the level below, which is most of what a large store costs
+		WithNumLevelZeroTables(16). // twice badger's rows a merge into the level below, which is most of what a large store costs
+		WithNumLevelZeroTablesStall(30).
 		WithCompression(options.Snappy). // salvage.go knows
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithDetectConflicts(false). // one writer
 		WithMetricsEnabled(false).
-		WithLogger(badgerLog{log})
-	db, err := badger.OpenManaged(o)
-	if err != nil {
-		if strings.Contains(err.Error(), "Cannot acquire directory lock") {
-			return nil, fmt.Errorf("open store %s: %w", dir, ErrLocked)
-		}
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
+		WithLogger(badgerLog{log}))
+	if err == nil {
+		return db, nil
 	}
-	b := &badgerKV{db: db, dir: dir, logs: logs{dir: dir, datasync: datasync, arrivals: watchArrivals(dir)}, number: db.MaxVersion()}
-	b.moments.end(b.number)
-	return b, nil
+	if strings.Contains(err.Error(), "Cannot acquire directory lock") {
+		err = ErrLocked
+	}
+	return nil, fmt.Errorf("open store %s: %w", dir, err)
 }
 
-// dropEmptyMemtables removes memtable files of no bytes. A kill between badger's truncate and unlink leaves them, and
-// the next Open would fail on them (badger v4.9).
-func dropEmptyMemtables(dir string) error {
+// tidyLogs removes memtables' logs of no bytes. A kill between badger's truncate and unlink leaves them, and the next Open
+// would fail on them (badger v4.9). It tells whether some log may be of a memtable that was larger than ours: badger
+// would not find room for its rows. The log of one of ours has twice its size while it is written to.
+func tidyLogs(dir string) (old bool, err error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.mem"))
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, f := range files {
-		if fi, err := os.Stat(f); err == nil && fi.Size() == 0 {
-			if err := os.Remove(f); err != nil {
-				return fmt.Errorf("open store: %w", err)
-			}
+		fi, err := os.Stat(f)
+		if err != nil {
+			continue
 		}
+		if fi.Size() == 0 {
+			if err := os.Remove(f); err != nil {
+				return false, fmt.Errorf("open store: %w", err)
+			}
+			continue
+		}
+		old = old || fi.Size() != 2*memtable
 	}
-	return nil
+	return old, nil
 }
 
 func (b *badgerKV) View() view {
@@ -92,27 +129,12 @@ func (b *badgerKV) View() view {
 func (b *badgerKV) Commit(r *rows) error {
 	b.commits.Lock()
 	defer b.commits.Unlock()
-	txn := b.db.NewTransactionAt(b.number, true)
-	defer txn.Discard()
-	big := false
-	for k, v := range r.m {
-		var err error
-		if v == nil {
-			err = txn.Delete([]byte(k))
-		} else {
-			big = big || len(v) >= bigValue
-			err = txn.Set([]byte(k), v)
-		}
-		if err != nil {
-			return fmt.Errorf("commit %d rows, %d bytes: %w", len(r.m), r.size, err)
-		}
+	if b.failed != nil {
+		return b.failed
 	}
-	b.number++
-	if err := txn.CommitAt(b.number, nil); err != nil {
-		return fmt.Errorf("commit %d rows, %d bytes: %w", len(r.m), r.size, err)
-	}
-	if big { // not before: a sync in between would take the mark and leave the value
-		b.big.Store(true)
+	if err := b.write(r); err != nil {
+		b.failed = fmt.Errorf("commit %d rows, %d bytes: %w", len(r.m), r.size, err)
+		return b.failed
 	}
 	b.moments.end(b.number)
 	return nil

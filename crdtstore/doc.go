@@ -10,7 +10,7 @@
 // # How it works
 //
 // One goroutine owns the store and works in turns (step.go): it takes what is waiting, finds what follows from it
-// (turn.go, settle.go, and the pure core in resolve.go), commits everything in one transaction, and only then tells
+// (turn.go, settle.go, and the pure core in resolve.go), commits everything at one go, and only then tells
 // anybody. go-ds-crdt runs on an overlay in memory (engine.go, overlay.go) and is fed parents first. rows.go lists the rows.
 //
 // Values over 256 KiB lie in files beside the rows (chunkfiles.go). Their callers and a goroutine of their own

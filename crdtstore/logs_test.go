@@ -86,7 +86,7 @@ func TestLogsOfBadger(t *testing.T) {
 		synced = append(synced, filepath.Base(f.Name()))
 		return datasync(f)
 	}
-	for i := range 24 { // 24 MiB: more than a memtable holds
+	for i := range 12 { // 12 MiB: more than a memtable holds
 		r := newRows()
 		for j := range 4 {
 			r.set(fmt.Appendf(nil, "%d/%d", i, j), make([]byte, 256<<10))

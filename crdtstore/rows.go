@@ -24,6 +24,7 @@ import (
 //	a hash                                 -> agent time                 when a policy text was taken
 //	q digest                               -> nothing                    blocks set aside
 //	mx                                     -> nothing                    rewrite the store at the next start
+//	mc                                     -> nothing                    a commit in parts is under way
 //	c...                                   -> go-ds-crdt's heads
 //	mi, ms, mp                             -> identity of the store; its counters; policies that the rows are judged by
 //

@@ -182,7 +182,7 @@ func TestClockNeverGoesBack(t *testing.T) {
 	}
 }
 
-func TestLargestWriteAndBlockFitOneTransaction(t *testing.T) {
+func TestLargestWriteAndBlockAreCommitted(t *testing.T) {
 	n := newTestNet(t, 1)
 	a, b := n.startOn("a", nil, t.TempDir()), n.startOn("b", nil, t.TempDir())
 	p := n.openPolicy()

@@ -13,11 +13,12 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// Bounds of one turn. A transaction of badger with our settings holds about 2.5 MB.
+// Bounds of one turn. A transaction of badger with our settings holds about 1.2 MB. The largest block makes twice as much:
+// parts.go commits that, at the price of two syncs.
 const (
-	turnBytes   = 1500 << 10 // a turn takes no further item beyond this
-	txnBytes    = 2200 << 10 // what a turn is planned to stay below
-	turnRows    = 12_000     // with more of them the wants of a path are left to later turns; a transaction holds 26,000
+	turnBytes   = 700 << 10  // a turn takes no further item beyond this
+	txnBytes    = 1100 << 10 // what a turn is planned to stay below
+	turnRows    = 6_000      // with more of them the wants of a path are left to later turns; a transaction holds 13,000
 	turnBlocks  = 512        // foreign blocks
 	turnShare   = 4          // of them of one request, before others have their turn, and of one peer while local writes come
 	turnPaths   = 512        // paths that are judged anew after a policy change
@@ -335,7 +336,7 @@ func (t *turn) keep(s *slot, data []byte, isStub bool) error {
 	switch {
 	case isStub:
 		s.state, s.data = slotStub, data
-	case len(data) <= inlineEntry && t.size+len(data) <= turnBytes:
+	case len(data) <= inlineEntry && t.size+len(data) <= txnBytes:
 		s.state, s.data = slotHeld, data
 	default:
 		s.state, s.data = slotElsewhere, nil

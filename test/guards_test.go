@@ -129,6 +129,10 @@ var guards = []guard{
 			continue`, `if false {
 			continue`, "TestG6_UnauthorisedWriteIsNeverVisible", "stored a value"},
 
+	// What a crash leaves.
+	{"parts of a commit are taken back", "crdtstore/badger.go", `if err := b.takeBack(); err != nil {`, `if err := error(nil); err != nil {`,
+		"TestG5_CommitInPartsIsAllOrNothing", "killed at step"},
+
 	// Who calls the API.
 	{"values that drip in", "agent/transport.go", `c.left = min(c.left-time.Since(began)+time.Duration(bytes)*time.Second/slowest, c.timeout)`,
 		`c.left = c.timeout + time.Duration(bytes) + time.Since(began)`, "TestUploadThatDrips", ""},

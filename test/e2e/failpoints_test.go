@@ -28,11 +28,11 @@ var stories = map[string]func(*victim){
 	"create": replicates, "start": replicates, "turn": replicates, "spill": replicates, "policy": replicates,
 	"sync": replicates, "fetch": replicates, "peers": replicates,
 	"mirror": mirrors, "journal": mirrors, "trigger": mirrors, "watch": mirrors,
-	"rebuild": rebuilds, "scrub": scrubs, "restore": restores,
+	"rebuild": rebuilds, "scrub": scrubs, "restore": restores, "commit": writesMuch,
 }
 
 // after names the death that has to come first, for steps of a recovery.
-var after = map[string]string{"start.drop-spilled": "spill.after", "mirror.recovered": "mirror.renamed"}
+var after = map[string]string{"start.drop-spilled": "spill.after", "mirror.recovered": "mirror.renamed", "commit.take-back": "commit.between"}
 
 // TestFailpointsOfAnAgent lets a real agent die at every named step of the product while it replicates, mirrors, rebuilds
 // or rewrites its store, or is restored from a backup. The next start must bring everything right: what was acknowledged, files, triggers.
@@ -195,6 +195,19 @@ func replicates(v *victim) {
 	v.rules("@hosts /app rw", "@hosts /late rw")
 	v.until(func() error { return v.shows("/late/value", "granted later") })
 	v.acknowledged(map[string]string{"/app/b": "two"})
+	v.whole()
+}
+
+// writesMuch makes the largest blocks: more rows than a transaction of the store holds.
+func writesMuch(v *victim) {
+	v.fleet.apply(everything)
+	v.revive()
+	values := map[string]string{}
+	for i := range 865 {
+		values[fmt.Sprintf("%s/%031d", strings.Repeat("/"+strings.Repeat("d", 31), 31), i)] = "v"
+	}
+	v.acknowledged(values)
+	v.acknowledged(map[string]string{"/after": "it"})
 	v.whole()
 }
 
