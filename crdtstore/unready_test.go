@@ -46,7 +46,7 @@ func (nd *node) take(parcels ...record.Parcel) {
 // put settles all of them; BenchmarkPutAboveUnreadyWrites tells at which cost. One of them is shown when its entry comes late
 // and nothing newer is there.
 func TestG10_PutAboveManyUnreadyWrites(t *testing.T) {
-	const blocks = 15
+	const blocks = 8 // of which a turn can settle all writes
 	n := newTestNet(t, 1)
 	a := n.start("a", nil)
 	a.apply(n.policy(hosts, "* peer", "* / rw"))
