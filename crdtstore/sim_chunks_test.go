@@ -38,6 +38,11 @@ func (n *simNode) upload(ops []Op) (pins []chunkRef, ok bool) {
 
 // tend does the file work that a turn left behind. False: the power failed.
 func (n *simNode) tend() bool {
+	select {
+	case <-n.store.chunks.bell:
+	default:
+		return true
+	}
 	whole, err := n.store.tend()
 	if errors.Is(err, errPower) {
 		return false
