@@ -11,38 +11,6 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// unreadyWrite is a write of which this agent still lacks something: nothing of it is shown (G5).
-type unreadyWrite struct {
-	id      record.ID
-	hlc     record.HLC
-	arrived int64 // agent time at which its block came, Unix milliseconds
-	paths   []record.Tag
-	lacks   int // number of a slot that is waited for, or was when it was looked at last; not stored
-}
-
-// waitsAt gives the path whose change may end the wait.
-func (u *unreadyWrite) waitsAt() record.Tag { return u.paths[u.lacks] }
-
-func (u *unreadyWrite) encode() []byte {
-	b := u64(uint64(u.hlc))
-	b = be.AppendUint64(b, uint64(u.arrived))
-	for _, p := range u.paths {
-		b = append(b, p[:]...)
-	}
-	return b
-}
-
-func decodeUnready(id record.ID, b []byte) (*unreadyWrite, error) {
-	if len(b) < 32 || len(b)%16 != 0 {
-		return nil, fmt.Errorf("%w: row of an unready write", ErrCorrupt)
-	}
-	u := &unreadyWrite{id: id, hlc: record.HLC(be.Uint64(b)), arrived: int64(be.Uint64(b[8:]))}
-	for b = b[16:]; len(b) > 0; b = b[16:] {
-		u.paths = append(u.paths, record.Tag(b[:16]))
-	}
-	return u, nil
-}
-
 // settle finds the verdict of every touched path, and which writes became ready by it, until nothing changes. A write
 // that becomes ready can raise what its paths show, which can settle slots of other writes below. Only the writes are
 // looked at that wait for one of the paths: a path may have slots of thousands, and each of them slots of a thousand paths.

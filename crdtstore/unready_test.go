@@ -9,8 +9,8 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// hoard makes blocks of b, each of 200 slots of these paths, where * is the number of the write, and gives them with the entries of their last
-// write. HLCs ascend.
+// hoard makes blocks of b, each of 200 slots of these paths, where * is the number of the write, and gives them with the
+// entries of their last write. HLCs ascend.
 func (n *testNet) hoard(blocks int, paths ...string) (parcels []record.Parcel, last [][]byte) {
 	prev, links, i := record.Digest{}, []record.Digest{n.genesisDigest()}, 0
 	for seq := range uint64(blocks) {
