@@ -68,7 +68,8 @@ func (r *recent) unseen(ds []record.Digest) []record.Digest {
 }
 
 // told takes blocks that a peer gossips apart: how many of them it gossiped before, how many may still have to be passed
-// on, as they came otherwise or are its own, and which are not remembered. Complete says that the latter did not come within onItsWay.
+// on, as they came otherwise or are its own, and which are not remembered. Complete says that the latter did not come
+// within onItsWay.
 func (r *recent) told(blocks []*record.Block, from peer.ID) (before, otherwise int, unknown []record.Digest, complete bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

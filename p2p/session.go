@@ -123,8 +123,9 @@ func (n *Node) connected(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{id: p, key: key, standing: st, since: time.Now(), cancel: cancel,
 		hintBell: make(chan struct{}, 1), policyBell: make(chan struct{}, 1), fetchBell: make(chan struct{}, 1),
-		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks), serving: make(chan struct{}, 1), comparing: make(chan struct{}, 1),
-		pushes: newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
+		chunkBell: make(chan struct{}, 1), progressAsks: make(chan struct{}, progressAsks), serving: make(chan struct{}, 1),
+		comparing: make(chan struct{}, 1),
+		pushes:    newMailbox[[]byte](maxPushes, maxPushBytes), inbox: newMailbox[*gossip](maxInbox, maxInboxBytes)}
 	s.touch()
 	ring(s.fetchBell) // what was wanted before it came
 	n.sessions[p] = s
