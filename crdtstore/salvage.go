@@ -63,29 +63,39 @@ func openRows(dir string, log *slog.Logger) (*badgerKV, error) {
 			return nil, err
 		}
 	}
-	b, err := openBadger(dir, log)
-	if err != nil || len(tables) == 0 {
-		return b, err
+	if err := hideUnnamed(dir, tables); err != nil {
+		return nil, err
 	}
-	v := b.View()
-	_, ok, err := v.Get(identityKey)
-	v.Close()
-	if err != nil || !ok {
-		return nil, errors.Join(fmt.Errorf("%w: tables are there, but no identity row", ErrCorrupt), err, b.Close())
+	b, err := openBadger(dir, log)
+	if err != nil {
+		return nil, err
+	}
+	err = judgeUnnamed(b)
+	if err == nil && len(tables) > 0 {
+		err = checkIdentity(b)
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
 }
 
-// tablesOf gives the files of the tables that badger's MANIFEST names. One beside them was being written when the agent was
-// killed, and says nothing of the store: badger removes it.
+// checkIdentity fails if the identity row is missing, which the first commit of each store writes.
+func checkIdentity(b *badgerKV) error {
+	v := b.View()
+	defer v.Close()
+	_, ok, err := v.Get(identityKey)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: tables are there, but no identity row", ErrCorrupt)
+	}
+	return err
+}
+
+// tablesOf gives the files of the tables that badger's MANIFEST names.
 func tablesOf(dir string) (names []string, err error) {
 	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
 	if errors.Is(err, fs.ErrNotExist) {
-		lost, err := filepath.Glob(filepath.Join(dir, "*.sst"))
-		if err == nil && len(lost) > 0 { // badger would take the store for a new one and remove them
-			err = fmt.Errorf("%w: tables are there, but no MANIFEST", ErrCorrupt)
-		}
-		return nil, err
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err

@@ -63,6 +63,22 @@ func TestDamagedStoreIsSetAsideAndRebuilt(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		"manifest cut": func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, "MANIFEST"), 8); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"manifest cut, and killed in the start after it": func(t *testing.T, dir string) {
+			tables, err := filepath.Glob(dir + "/*.sst")
+			if err := errors.Join(err, os.Truncate(filepath.Join(dir, "MANIFEST"), 8)); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range tables {
+				if err := os.Rename(f, filepath.Join(dir, lostPrefix+filepath.Base(f))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
 		"manifest garbage": func(t *testing.T, dir string) {
 			if err := os.WriteFile(filepath.Join(dir, "MANIFEST"), []byte("garbage"), 0o600); err != nil {
 				t.Fatal(err)
@@ -124,7 +140,7 @@ func TestWhatTheHostLacksIsNoDamage(t *testing.T) {
 }
 
 // TestTableBeingWrittenIsNoDamage: a table that was not complete when the agent was killed, or is not yet, belongs to no
-// store.
+// store, and one that was not named yet, or is not any more, has nothing that the store lacks.
 func TestTableBeingWrittenIsNoDamage(t *testing.T) {
 	n := newTestNet(t, 1)
 	dir := t.TempDir()
@@ -136,13 +152,48 @@ func TestTableBeingWrittenIsNoDamage(t *testing.T) {
 		}
 	}
 	half("900001.sst")
+	whole, err := os.ReadFile(largest(t, dir+"/store/*.sst"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "store", "900003.sst"), whole, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	a := n.startOn("a", nil, dir)
 	if a.alarmed("store-damaged") || a.Stats().ViewDigest != digest {
 		t.Error("the start took it for a damaged store")
 	}
+	if left, err := filepath.Glob(filepath.Join(dir, "store", "*90000*")); err != nil || len(left) > 0 {
+		t.Errorf("%v is left: %v", left, err)
+	}
 	half("900002.sst")
 	if err := a.kv.Verify(); err != nil {
 		t.Errorf("the daily look took it for damage: %v", err)
+	}
+}
+
+// TestDeletedRowIsNotLost: a commit that is taken back deletes blocks, which a table that is not named may still have.
+func TestDeletedRowIsNotLost(t *testing.T) {
+	b, err := openBadger(t.TempDir(), newTestNet(t, 1).options("a").Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRows()
+	r.set([]byte("b1"), []byte("x"))
+	deleted := newRows()
+	deleted.delete([]byte("b1"))
+	if err := errors.Join(b.Commit(r), b.Commit(deleted)); err != nil {
+		t.Fatal(err)
+	}
+	txn := b.db.NewTransactionAt(b.number, false)
+	for key, want := range map[string]bool{"b1": true, "b2": false} {
+		if has, err := hasRow(txn, []byte(key)); has != want || err != nil {
+			t.Errorf("%s: %t, %v", key, has, err)
+		}
+	}
+	txn.Discard()
+	if err := b.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -113,8 +113,11 @@ var hostFaults = []fault{
 	{name: "damaged store", alone: true, anew: true, begin: func(w *world, h *host) error {
 		return damage(w, h, func(store string) error {
 			manifest := filepath.Join(store, "MANIFEST")
-			if w.r.IntN(2) == 0 {
+			switch w.r.IntN(3) {
+			case 0:
 				return os.Remove(manifest)
+			case 1:
+				return os.Truncate(manifest, 8) // its head: it names no table
 			}
 			return os.WriteFile(manifest, []byte("not what was there"), 0o600)
 		}, setAside)
