@@ -31,7 +31,7 @@ ifeq ($(race),)
 endif
 	$(GO) test $(race) -shuffle=on $(TESTFLAGS) ./...
 ifneq ($(race),)
-	$(GO) test $(TESTFLAGS) -run '^TestSimulation$$' ./crdtstore # many more seeds than fit beside the race detector
+	$(GO) test $(TESTFLAGS) -run '^(TestSimulation|TestG1_EveryCrashImageConverges)$$' ./crdtstore # many more than fit beside the race detector
 endif
 
 lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up to date
