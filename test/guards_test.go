@@ -113,6 +113,8 @@ var guards = []guard{
 	{"a comparison waits for its reader alone", "p2p/compare.go", `		<-n.comparing
 		defer func() { n.comparing <- struct{}{} }()
 `, ``, "TestG10_ComparisonThatIsNotRead", ""},
+	{"who sends nothing new is given up", "p2p/pull.go", `} else if uptime()-r.fruit > fruitless {`, `} else if false {`,
+		"TestPeerThatSendsNothingNewIsGivenUp", ""},
 	{"removed members are closed", "p2p/policy.go", `if n.gate.standing(id) != s.standing && !fault.Planted("keep-connections") {`, `if n.gate.standing(id) != s.standing && fault.Planted("") {`,
 		"TestRemovedMemberThatDoesNotListen", ""},
 	{"removed members are told", "p2p/farewell.go", `if err := n.swapOn(ctx, s, f); err != nil {`, `if err := ctx.Err(); err != nil {`,
