@@ -63,6 +63,9 @@ func openRows(dir string, log *slog.Logger) (*badgerKV, error) {
 			return nil, err
 		}
 	}
+	if err := checkLogs(dir); err != nil {
+		return nil, err
+	}
 	if err := hideUnnamed(dir, tables); err != nil {
 		return nil, err
 	}
@@ -212,8 +215,8 @@ type salvaged struct {
 	seen     map[record.Digest]bool
 }
 
-// salvage reads a damaged store as far as it can be read: its tables one by one, and its log in a copy. It never fails:
-// what cannot be read is left to the peers.
+// salvage reads a damaged store as far as it can be read: its tables and logs, one by one. It never fails: what
+// cannot be read is left to the peers.
 func (s *Store) salvage(dir string) salvaged {
 	out := salvaged{entries: make(map[record.ID][]byte), seen: make(map[record.Digest]bool)}
 	tables, _ := filepath.Glob(filepath.Join(dir, "*.sst")) // the pattern is well formed
@@ -222,8 +225,8 @@ func (s *Store) salvage(dir string) salvaged {
 			s.log.Warn("table of the damaged store is unreadable", "table", filepath.Base(name), "error", err)
 		}
 	}
-	if err := s.salvageLog(dir, &out); err != nil {
-		s.log.Warn("log of the damaged store is unreadable", "error", err)
+	if err := s.salvageLogs(dir, &out); err != nil {
+		s.log.Warn("logs of the damaged store are unreadable", "error", err)
 	}
 	slices.SortFunc(out.blocks, func(a, b *record.Block) int { return cmp.Compare(a.Priority, b.Priority) })
 	return out
@@ -275,38 +278,6 @@ func (s *Store) salvageTableBlock(t *table.Table, from, to []byte, out *salvaged
 		good = true
 	}
 	return good
-}
-
-// salvageLog reads what was not in tables yet, in a copy that badger may change.
-func (s *Store) salvageLog(dir string, out *salvaged) error {
-	work, err := os.MkdirTemp(filepath.Dir(dir), "store.salvage-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work) //nolint:errcheck // a copy
-	for _, pattern := range []string{"*.mem", "*.vlog"} {
-		files, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is well formed
-		for _, f := range files {
-			data, err := os.ReadFile(f)
-			if err != nil {
-				return err
-			}
-			if err := os.WriteFile(filepath.Join(work, filepath.Base(f)), data, 0o600); err != nil {
-				return err
-			}
-		}
-	}
-	b, err := openBadger(work, s.log)
-	if err != nil {
-		return err
-	}
-	v := b.View()
-	err = v.Scan(nil, nil, false, func(k, value []byte) (bool, error) {
-		s.salvageRow(k, value, out)
-		return true, nil
-	})
-	v.Close()
-	return errors.Join(err, b.Close())
 }
 
 // salvageRow takes a row if it proves itself.

@@ -195,11 +195,30 @@ func (w *world) round(t *testing.T, number int, f fault) (time.Duration, error) 
 	if err == nil {
 		err = w.check()
 	}
+	if err == nil {
+		err = w.clearAsides(f.anew)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", name, err)
 	}
 	t.Logf("%s: %s, equal %s after the heal", name, w.history.traffic(), took)
 	return took, nil
+}
+
+// clearAsides removes the damaged stores, as their alarm asks once all hosts are equal. There may be some only if a fault
+// damaged one.
+func (w *world) clearAsides(may bool) error {
+	for _, h := range w.hosts {
+		for _, aside := range h.asides() {
+			if !may {
+				return fmt.Errorf("%s was set aside, though nothing damaged it", aside)
+			}
+			if err := os.RemoveAll(aside); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // heal ends what the network suffers, starts what stopped, and waits until all agents are equal.

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -233,31 +234,40 @@ func setAside(h *host) error {
 	if !h.alarmed("store-damaged") {
 		return errors.New(h.name + " does not alarm that its store was damaged")
 	}
-	aside, err := filepath.Glob(filepath.Join(h.dir, "data", "store.damaged-*"))
-	if err != nil || len(aside) == 0 {
-		return fmt.Errorf("%s did not set its damaged store aside: %w", h.name, err)
+	if len(h.asides()) == 0 {
+		return errors.New(h.name + " did not set its damaged store aside")
 	}
 	return nil
 }
 
-// flip changes one bit here and there in every table of a store. Whether that shows at the start, at a read or never is
-// up to what lies there; nothing may be lost or wrong by it.
+// flip changes one bit here and there in every table and log of a store. Whether that shows at the start, at a read or
+// never is up to what lies there; nothing may be lost or wrong by it.
 func flip(r *rand.Rand, store string) error {
 	tables, err := filepath.Glob(filepath.Join(store, "*.sst"))
 	if err != nil {
 		return err
 	}
-	for _, name := range tables {
+	logs, err := filepath.Glob(filepath.Join(store, "*.mem"))
+	if err != nil {
+		return err
+	}
+	for _, name := range append(tables, logs...) {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			return err
 		}
+		f, err := os.OpenFile(name, os.O_WRONLY, 0) // the holes of a log stay holes
+		if err != nil {
+			return err
+		}
+		written := len(bytes.TrimRight(b, "\x00"))
 		for range 3 {
-			if len(b) > 0 {
-				b[r.IntN(len(b))] ^= 1 << r.IntN(8)
+			if written > 0 && err == nil {
+				at := r.IntN(written)
+				_, err = f.WriteAt([]byte{b[at] ^ 1<<r.IntN(8)}, int64(at))
 			}
 		}
-		if err := os.WriteFile(name, b, 0o600); err != nil {
+		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
 	}

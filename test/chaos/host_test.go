@@ -228,6 +228,12 @@ func (h *host) alarmed(code string) bool {
 	return false
 }
 
+// asides gives the damaged stores that the agent set aside.
+func (h *host) asides() []string {
+	found, _ := filepath.Glob(filepath.Join(h.dir, "data", "store.damaged-*")) // the pattern is well formed
+	return found
+}
+
 // equal says whether all hosts show the same, have the same blocks and lack nothing.
 func equal(hosts []*host) error {
 	var first *apiv1.StatusResponse
