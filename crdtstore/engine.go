@@ -36,10 +36,10 @@ type engine struct {
 // elementKey is the one key that all deltas carry; the winner is never read through go-ds-crdt.
 var elementKey = ds.NewKey("/b")
 
-// newEngine starts go-ds-crdt. Check is the block rule, applied to blocks that it makes.
-func newEngine(base func() view, check func(*record.Block) error, log *slog.Logger) (*engine, error) {
+// newEngine starts go-ds-crdt with these heads. Check is the block rule, applied to blocks that it makes.
+func newEngine(base func() view, heads map[record.Digest]head, check func(*record.Block) error, log *slog.Logger) (*engine, error) {
 	e := &engine{feed: make(chan []byte), idle: make(chan struct{}), check: check}
-	e.overlay = &overlay{base: base, blocks: map[record.Digest]ipld.Node{}, marks: map[record.Digest]bool{}, rows: map[string][]byte{}}
+	e.overlay = &overlay{base: base, heads: heads, blocks: map[record.Digest]ipld.Node{}, marks: map[record.Digest]bool{}, rows: map[string][]byte{}}
 	o := crdt.DefaultOptions()
 	o.Logger = crdtLog{log}
 	o.RepairInterval = 0 // its repair believes marks that a crash made wrong

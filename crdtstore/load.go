@@ -11,16 +11,19 @@ import (
 
 // load reads what the owner keeps in memory, or makes a new store.
 func (s *Store) load() error {
+	if err := s.upgrade(); err != nil {
+		return err
+	}
 	v := s.kv.View()
 	defer v.Close()
-	identity, found, err := v.Get(identityKey)
+	id, found, err := s.identity(v)
 	if err != nil {
 		return err
 	}
 	if found {
-		err = s.loadIdentity(v, identity)
+		err = s.loadRows(v, id)
 	} else {
-		s.publish(&dagState{heads: map[record.Digest]uint64{}, chains: map[chainID]chain{}})
+		s.publish(newDAGState())
 	}
 	if err != nil {
 		return err
@@ -32,7 +35,7 @@ func (s *Store) load() error {
 	s.run = be.Uint64(random[:])
 	s.headLimit = 256 + int(random[16])
 
-	s.engine, err = newEngine(s.kv.View, s.checkOwn, s.log)
+	s.engine, err = newEngine(s.kv.View, s.last.heads, s.checkOwn, s.log)
 	if err != nil {
 		return err
 	}
@@ -63,6 +66,7 @@ func (s *Store) create() error {
 	}
 	t.accept(genesis)
 	s.engine.overlay.take(t.rows)
+	headRows(s.last, t.dag, t.rows)
 	s.counters.feedFirst = 1
 	t.rows.set(countersKey, s.counters.encode())
 	fault.Point("create.before-commit")
@@ -116,14 +120,23 @@ func (s *Store) start() error {
 	return nil
 }
 
-func (s *Store) loadIdentity(v view, row []byte) error {
-	id, err := decodeIdentity(row)
-	if err != nil {
-		return err
+// identity reads whose store it is, and refuses that of another network or a later version.
+func (s *Store) identity(v view) (id identityRow, found bool, err error) {
+	row, found, err := v.Get(identityKey)
+	if err != nil || !found {
+		return id, false, err
+	}
+	if id, err = decodeIdentity(row); err != nil {
+		return id, true, err
 	}
 	if id.network != s.network {
-		return fmt.Errorf("%w: it holds %s, the config says %s", ErrNetwork, id.network, s.network)
+		err = fmt.Errorf("%w: it holds %s, the config says %s", ErrNetwork, id.network, s.network)
 	}
+	return id, true, err
+}
+
+// loadRows reads a store that was there.
+func (s *Store) loadRows(v view, id identityRow) error {
 	s.chain = chainID{s.self, id.incarnation}
 	if id.key != s.self {
 		s.renew = true // the identity was replaced: its chain starts anew
@@ -193,7 +206,8 @@ func (s *Store) loadDAG(v view) error {
 	if err != nil {
 		return err
 	}
-	d := &dagState{heads: map[record.Digest]uint64{}, chains: chains}
+	d := newDAGState()
+	d.chains = chains
 	if err := s.loadHeads(v, d); err != nil {
 		return err
 	}
@@ -249,27 +263,31 @@ func chainEnds(v view) (map[chainID]chain, error) {
 	return chains, nil
 }
 
-// loadHeads reads go-ds-crdt's own head rows.
 func (s *Store) loadHeads(v view, d *dagState) error {
-	return v.Scan([]byte("c/h/"), nil, false, func(k, _ []byte) (bool, error) {
-		digest, err := markOf(nsMarks + string(k[len("c/h/"):]))
-		if err != nil {
-			return false, fmt.Errorf("%w: head row: %w", ErrCorrupt, err)
-		}
-		raw, err := mustGet(v, blockKey(digest))
+	return v.Scan([]byte{'h'}, nil, false, func(k, _ []byte) (bool, error) {
+		digest, err := d.headOfKey(k)
 		if err != nil {
 			return false, err
 		}
-		b, err := record.ParseBlock(raw)
-		if err != nil {
-			b, err = record.ParseGenesisBlock(raw, s.network, 0)
-		}
-		if err != nil || b.Digest != digest {
-			return false, fmt.Errorf("%w: head %s", ErrCorrupt, digest)
-		}
-		d.heads[digest] = b.Priority
-		return true, nil
+		return true, s.loadHead(v, d, digest)
 	})
+}
+
+// loadHead reads the block of a head.
+func (s *Store) loadHead(v view, d *dagState, digest record.Digest) error {
+	raw, err := mustGet(v, blockKey(digest))
+	if err != nil {
+		return err
+	}
+	b, err := record.ParseBlock(raw)
+	if err != nil {
+		b, err = record.ParseGenesisBlock(raw, s.network, 0)
+	}
+	if err != nil || b.Digest != digest {
+		return fmt.Errorf("%w: head %s", ErrCorrupt, digest)
+	}
+	d.heads[digest] = headOf(b)
+	return nil
 }
 
 // loadWaiting reads unready writes and wants.

@@ -2,6 +2,7 @@ package crdtstore
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,10 +17,12 @@ import (
 )
 
 // overlay is the datastore under go-ds-crdt: what it writes stays here until the turn commits it, reads fall through
-// to the rows. Its set keys are dropped, they are never read; a block's mark is the block's own row.
+// to the rows. Its set keys are dropped, they are never read; a block's mark is the block's own row; its heads are those that
+// the turn works out itself, and stores in rows that change less often.
 type overlay struct {
 	mu     sync.Mutex // go-ds-crdt's statistics look in from another goroutine
 	base   func() view
+	heads  map[record.Digest]head      // at start
 	blocks map[record.Digest]ipld.Node // of this turn
 	marks  map[record.Digest]bool
 	rows   map[string][]byte // nil deletes
@@ -28,6 +31,7 @@ type overlay struct {
 
 const (
 	nsSet   = "/c/s/"
+	nsHeads = "/c/h/"
 	nsMarks = "/c/b/"
 	nsDirty = "/c/d"
 )
@@ -107,7 +111,7 @@ func (o *overlay) set(k string, v []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case strings.HasPrefix(k, nsSet):
+	case strings.HasPrefix(k, nsSet), strings.HasPrefix(k, nsHeads):
 	case strings.HasPrefix(k, nsMarks):
 		d, err := markOf(k)
 		if err != nil {
@@ -126,7 +130,7 @@ func (o *overlay) Get(_ context.Context, k ds.Key) ([]byte, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := k.String()
-	if strings.HasPrefix(s, nsSet) || strings.HasPrefix(s, nsMarks) {
+	if strings.HasPrefix(s, nsSet) || strings.HasPrefix(s, nsMarks) || strings.HasPrefix(s, nsHeads) {
 		return nil, ds.ErrNotFound
 	}
 	v, ok := o.rows[string(rowKey(s))]
@@ -184,16 +188,10 @@ func (o *overlay) Delete(_ context.Context, k ds.Key) error { return o.set(k.Str
 // Query serves the one query that go-ds-crdt makes: its heads, at start.
 func (o *overlay) Query(_ context.Context, q query.Query) (query.Results, error) {
 	var all []query.Entry
-	if !strings.HasPrefix(q.Prefix, nsSet[:len(nsSet)-1]) {
-		v := o.base()
-		defer v.Close()
-		prefix := rowKey(q.Prefix + "/")
-		err := v.Scan(prefix, nil, false, func(k, value []byte) (bool, error) {
-			all = append(all, query.Entry{Key: "/" + string(k), Value: append([]byte{}, value...)})
-			return true, nil
-		})
-		if err != nil {
-			return nil, err
+	if q.Prefix+"/" == nsHeads {
+		for d, h := range o.heads {
+			name := dshelp.MultihashToDsKey(d.CID()[2:]).String()
+			all = append(all, query.Entry{Key: q.Prefix + name, Value: binary.AppendUvarint(nil, h.priority)})
 		}
 	}
 	return query.ResultsWithEntries(q, all), nil

@@ -8,7 +8,7 @@ import "syncagent/crdtstore/fault"
 func (t *turn) plantedCommit() error {
 	part := newRows()
 	for k, v := range t.rows.m {
-		if fault.Planted("heads-apart") && k[0] == 'c' || fault.Planted("half-commit") && k[0] == 's' && len(part.m) == 0 {
+		if fault.Planted("heads-apart") && k[0] == 'h' || fault.Planted("half-commit") && k[0] == 's' && len(part.m) == 0 {
 			part.m[k] = v
 		}
 	}

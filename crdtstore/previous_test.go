@@ -57,7 +57,7 @@ func TestStoreOfALaterVersionIsRefused(t *testing.T) {
 	o := n.options("a")
 	o.kv, o.chunks = disk, disk.chunks
 	_, err = Open(o)
-	if !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "it has version 2, this program knows version 1") {
+	if !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "it has version 3, this program knows versions 1 to 2") {
 		t.Errorf("opening a store of a later version: %v", err)
 	}
 }

@@ -25,7 +25,9 @@ import (
 //	q digest                               -> nothing                    blocks set aside
 //	mx                                     -> nothing                    rewrite the store at the next start
 //	mc                                     -> nothing                    a commit in parts is under way
-//	c...                                   -> go-ds-crdt's heads
+//	h origin incarnation                   -> nothing                    the end of this chain is a head
+//	h digest                               -> nothing                    a head that is no end of a chain
+//	c...                                   -> go-ds-crdt's version
 //	mi, ms, mp                             -> identity of the store; its counters; policies that the rows are judged by
 //
 // Chunks lie in files beside the rows, in data_dir/chunks (chunkfiles.go).

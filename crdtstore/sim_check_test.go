@@ -101,6 +101,7 @@ func (n *simNode) check() {
 	}
 }
 
+// checkHeads holds the heads against those of go-ds-crdt, and against what the rows say.
 func (n *simNode) checkHeads() {
 	theirs, err := n.store.engine.heads()
 	if err != nil {
@@ -110,6 +111,11 @@ func (n *simNode) checkHeads() {
 	slices.SortFunc(theirs, func(a, b record.Digest) int { return bytes.Compare(a[:], b[:]) })
 	if !slices.Equal(ours, theirs) {
 		n.sim.failf("%s has heads %v, go-ds-crdt has %v", n.name, ours, theirs)
+	}
+	v := n.disk.View()
+	defer v.Close()
+	if stored, err := storedHeads(v); err != nil || !slices.Equal(ours, stored) {
+		n.sim.failf("%s has heads %v, its rows say %v, %v", n.name, ours, stored, err)
 	}
 }
 

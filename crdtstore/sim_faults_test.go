@@ -21,7 +21,7 @@ var plantable = map[string]uint64{
 	"forget-unready":       300, // a restart takes every write for whole
 	"forget-wants":         300, // what is lacking is never asked for
 	"half-commit":          300, // rows of one turn in two commits
-	"heads-apart":          300, // go-ds-crdt's heads before their blocks
+	"heads-apart":          300, // rows of heads before their blocks
 	"hlc-only":             500, // equal clocks: the first to come stays
 	"keep-chunks":          300, // chunks that nobody needs stay
 	"keep-unreadable":      300, // a withdrawn read right deletes nothing

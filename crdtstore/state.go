@@ -10,8 +10,9 @@ import (
 	"syncagent/crdtstore/record"
 )
 
-// storeVersion is the version of the row layouts. A store of another version is refused with words.
-const storeVersion = 1
+// storeVersion is the version of the row layouts. A store of an earlier one is brought to it (upgrade.go), one of a later
+// one refused with words.
+const storeVersion = 2
 
 // identityRow is row mi: written once, when the store is made, and when it takes a new incarnation.
 type identityRow struct {
@@ -37,8 +38,8 @@ func decodeIdentity(b []byte) (r identityRow, err error) {
 	if len(b) < 4 {
 		return r, fmt.Errorf("%w: identity row", ErrCorrupt)
 	}
-	if r.version = be.Uint32(b); r.version != storeVersion {
-		return r, fmt.Errorf("%w: it has version %d, this program knows version %d", ErrVersion, r.version, storeVersion)
+	if r.version = be.Uint32(b); r.version < 1 || r.version > storeVersion {
+		return r, fmt.Errorf("%w: it has version %d, this program knows versions 1 to %d", ErrVersion, r.version, storeVersion)
 	}
 	if len(b) != 4+32+32+8 {
 		return r, fmt.Errorf("%w: identity row", ErrCorrupt)
@@ -144,9 +145,13 @@ type chain struct {
 
 // dagState is what is known of the DAG as a whole: heads and chain ends. It is never changed after it was published.
 type dagState struct {
-	heads  map[record.Digest]uint64 // to priority
+	heads  map[record.Digest]head
 	chains map[chainID]chain
 	digest [32]byte
+}
+
+func newDAGState() *dagState {
+	return &dagState{heads: make(map[record.Digest]head), chains: make(map[chainID]chain)}
 }
 
 func (d *dagState) clone() *dagState {
@@ -172,7 +177,7 @@ func (d *dagState) add(b *record.Block) {
 	for _, l := range b.Links {
 		delete(d.heads, l)
 	}
-	d.heads[b.Digest] = b.Priority
+	d.heads[b.Digest] = headOf(b)
 	if b.Bundle == nil {
 		return
 	}

@@ -131,6 +131,7 @@ func (s *Store) diskIsFull() bool {
 func (t *turn) commit() error {
 	s := t.s
 	s.engine.overlay.take(t.rows)
+	headRows(s.last, t.dag, t.rows)
 	spilled, err := t.storeSpilled()
 	if err != nil {
 		return err

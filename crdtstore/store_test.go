@@ -93,8 +93,6 @@ func TestPreconditions(t *testing.T) {
 	}
 }
 
-// checkHeads holds our heads against those of go-ds-crdt.
-
 func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); {
