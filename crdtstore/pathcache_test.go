@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"syncagent/crdtstore/record"
 )
@@ -96,6 +97,26 @@ func TestPathsInMemory(t *testing.T) {
 	a.apply(n.policy(hosts, "* peer", "a / rw"))
 	if got := keys(a, "/a", "/b", "/c"); got != "" {
 		t.Errorf("after another policy, in memory are %q", got)
+	}
+	a = write(0)
+	a.apply(n.policy(hosts, "* peer", "a /a rw", "a /b write"))
+	for _, path := range []string{"/a", "/b"} {
+		for range pathWindow {
+			a.put(path, "again")
+		}
+	}
+	if got := keys(a, "/a", "/b"); got != "/a" {
+		t.Errorf("without the right to read /b, in memory are %q", got)
+	}
+	a = write(0)
+	a.clock.setOffset(time.Hour)
+	a.put("/a", "ahead")
+	a.clock.setOffset(0)
+	if back, err := a.ResetClock(context.Background()); err != nil || back < time.Minute {
+		t.Fatal(back, err)
+	}
+	if got := keys(a, "/a", "/b", "/c"); got != "/a/b/c" { // the rows are as they were, and so is what is known of them
+		t.Errorf("after a reset of the clock, in memory are %q", got)
 	}
 }
 

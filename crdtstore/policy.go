@@ -156,7 +156,7 @@ func (s *Store) switchPolicy(req *policyRequest) error {
 		return err
 	}
 	fault.Point("policy.after-sync")
-	s.paths.clear()
+	s.paths.clear() // what may not be read any more has no place in memory
 	s.rowsBy = s.judgesOfRows()
 	s.texts, s.counters = kept, c
 	all := kept

@@ -56,7 +56,6 @@ func (s *Store) resetClock(req *clockRequest) error {
 	s.clockMu.Unlock()
 	s.counters, s.minute, s.rowsBy = c, 0, nil
 	s.wants.forgetTimes()
-	s.paths.clear()
 	s.force.Store(&inForce{s.Policy(), c.generation})
 	s.committed.Store(c.feed)
 	s.stats.Store(s.newStats(s.last))

@@ -250,7 +250,6 @@ func (s *Store) forget() {
 	s.engine, s.kv, s.texts, s.counters, s.wake = nil, nil, nil, counters{}, 0
 	s.unready, s.unreadyAt = make(map[record.ID]*unreadyWrite), make(map[record.Tag]map[record.ID]bool)
 	s.postponed = nil
-	s.paths.clear()
 	s.wants = newWants()
 	s.chunks = newChunks(s.chunks.files)
 	s.force.Store(nil)
