@@ -25,13 +25,16 @@ help: ## list the targets
 demo: build ## three agents on this machine, a cut and its healing; leaves nothing behind
 	@test/demo.sh bin/syncagent
 
+# They do a fraction of their work beside the race detector, and all of it without.
+large := TestSimulation|TestG1_EveryCrashImageConverges|TestG2_G3_G4_RandomHistories|TestG12_TenThousandWatchersMissNothing
+
 test: ## all tests, with the race detector where a C compiler is found
 ifeq ($(race),)
 	@echo 'no C compiler or CGO_ENABLED=0: testing without the race detector' >&2
 endif
 	$(GO) test $(race) -shuffle=on $(TESTFLAGS) ./...
 ifneq ($(race),)
-	$(GO) test $(TESTFLAGS) -run '^(TestSimulation|TestG1_EveryCrashImageConverges)$$' ./crdtstore # many more than fit beside the race detector
+	$(GO) test $(TESTFLAGS) -run '^($(large))$$' ./crdtstore
 endif
 
 lint: ## format, vet, golangci-lint (pinned in tools/go.mod), generated code up to date
