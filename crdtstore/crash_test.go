@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -130,6 +131,41 @@ func TestRollback(t *testing.T) {
 	}
 	if !b.alarmed("fork") && !c.alarmed("fork") {
 		t.Errorf("nobody reported the fork")
+	}
+}
+
+// TestForkIsReportedWithItsProof: the alarm names two blocks, which are held and signed by one origin under one number.
+func TestForkIsReportedWithItsProof(t *testing.T) {
+	n, a, b, c := three(t, 1)
+	a.put("/p/1", "in the image, too")
+	image := a.disk.powerCut(0)
+	a.put("/p/2", "one")
+	b.pull(a)
+	a.stop()
+	a = n.start("a", image)
+	a.put("/p/2", "other")
+	c.pull(a)
+	c.pull(b)
+	message := c.alarmText("fork")
+	view := c.kv.View()
+	defer view.Close()
+	var proof []*record.Block
+	err := view.Scan([]byte{'b'}, nil, false, func(_, raw []byte) (bool, error) {
+		block, err := record.ParseBlock(bytes.Clone(raw))
+		if err == nil && block.Bundle != nil && strings.Contains(message, block.Digest.String()) {
+			proof = append(proof, block)
+		}
+		return true, nil
+	})
+	if err != nil || len(proof) != 2 {
+		t.Fatalf("%d blocks are held that the alarm names: %q, %v", len(proof), message, err)
+	}
+	one, other := proof[0], proof[1]
+	if one.Origin != a.self || one.Origin != other.Origin || one.Incarnation != other.Incarnation || one.Seq != other.Seq {
+		t.Errorf("the alarm names %+v and %+v", one.Bundle, other.Bundle)
+	}
+	if err := errors.Join(one.Verify(n.id), other.Verify(n.id)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -103,7 +102,7 @@ type node struct {
 	done   chan struct{}
 	mu     sync.Mutex
 	out    []record.Outgoing
-	alarms []string
+	alarms map[string]string // messages by code
 }
 
 // start opens a store on a disk in memory and runs it.
@@ -129,7 +128,7 @@ func (n *testNet) startOn(name string, disk *memKV, dir string) *node {
 func (n *testNet) run(name string, o Options) *node {
 	n.t.Helper()
 	disk, _ := o.kv.(*memKV)
-	nd := &node{t: n.t, name: name, disk: disk, clock: &offsetClock{testClock: n.clock, offset: n.offset}, done: make(chan struct{})}
+	nd := &node{t: n.t, name: name, disk: disk, clock: &offsetClock{testClock: n.clock, offset: n.offset}, done: make(chan struct{}), alarms: map[string]string{}}
 	o.Clock = nd.clock
 	o.OnCommit = func(out []record.Outgoing) {
 		nd.mu.Lock()
@@ -139,9 +138,8 @@ func (n *testNet) run(name string, o Options) *node {
 	o.Alarm = func(code, message string) {
 		nd.mu.Lock()
 		defer nd.mu.Unlock()
-		nd.alarms = slices.DeleteFunc(nd.alarms, func(a string) bool { return a == code })
-		if message != "" {
-			nd.alarms = append(nd.alarms, code)
+		if nd.alarms[code] = message; message == "" {
+			delete(nd.alarms, code)
 		}
 	}
 	s, err := Open(o)
@@ -184,15 +182,13 @@ func (nd *node) stop() {
 	}
 }
 
-func (nd *node) alarmed(code string) bool {
+func (nd *node) alarmed(code string) bool { return nd.alarmText(code) != "" }
+
+// alarmText gives the message of an alarm that is raised.
+func (nd *node) alarmText(code string) string {
 	nd.mu.Lock()
 	defer nd.mu.Unlock()
-	for _, a := range nd.alarms {
-		if a == code {
-			return true
-		}
-	}
-	return false
+	return nd.alarms[code]
 }
 
 func (nd *node) apply(policy []byte) {
