@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,13 +32,23 @@ func TestG11_PartitionsHeal(t *testing.T) {
 	if testing.Short() {
 		count = min(count, 6)
 	}
+	var mu sync.Mutex
 	var heals []time.Duration
 	writes := 0
+	t.Cleanup(func() {
+		if len(heals) > 0 {
+			slices.Sort(heals)
+			t.Logf("%d writes, %d heals: p50 %s, p99 %s, longest %s", writes, len(heals), heals[len(heals)/2], heals[len(heals)*99/100], heals[len(heals)-1])
+		}
+	})
 	for i := range count {
 		s := first + uint64(i)
 		t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
+			t.Parallel() // one alone keeps little more than one core busy
 			synctest.Test(t, func(t *testing.T) {
 				h, w := runSchedule(t, s)
+				mu.Lock()
+				defer mu.Unlock()
 				heals = append(heals, h...)
 				writes += w
 			})
@@ -45,10 +56,6 @@ func TestG11_PartitionsHeal(t *testing.T) {
 				t.Logf("go test ./test/virtual -run TestG11_PartitionsHeal -seed=%d -schedules=1", s)
 			}
 		})
-	}
-	if len(heals) > 0 {
-		slices.Sort(heals)
-		t.Logf("%d writes, %d heals: p50 %s, p99 %s, longest %s", writes, len(heals), heals[len(heals)/2], heals[len(heals)*99/100], heals[len(heals)-1])
 	}
 }
 
