@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 func TestFiguresRun(t *testing.T) {
 	*scale, *repeat = 0.001, 1
 	t.Cleanup(removeBuilt)
-	some := regexp.MustCompile(`^(raw|durable put in process, 64|restore|catch-up, 1k single puts|heal after a cut, 1k|bytes on the wire per put, 2 agents, 5000|propagation p50 / p99, 2 agents, 5000|puts beside|etcd of 1: durable put, 64|bare gossipsub: message to the last, 2 hosts, 500|go-ds-crdt, bitswap, badger: (durable|catch-up))`)
+	some := regexp.MustCompile(`^(raw|durable put in process, 64|restore|catch-up, 1k single puts|heal after a cut, 1k|100 writers|bytes on the wire per put, 2 agents, 5000|propagation p50 / p99, 2 agents, 5000|puts beside|etcd of 1: durable put, 64|bare gossipsub: message to the last, 2 hosts, 500|go-ds-crdt, bitswap, badger: (durable|catch-up))`)
 	run := 0
 	for _, f := range slices.Concat(storeFigures(), backupFigures(), networkFigures(), floodFigures(), etcdFigures(), libraryFigures()) {
 		if !some.MatchString(f.name) {
@@ -38,7 +38,7 @@ func TestFiguresRun(t *testing.T) {
 		}
 		t.Log(f.name, shown, note, err)
 	}
-	if run < 14 {
+	if run < 15 {
 		t.Errorf("only %d figures were run", run)
 	}
 }
