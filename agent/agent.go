@@ -83,7 +83,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	limitMemory()
 	bridgeLibraries(a.log.Handler())
 	c := a.currentConfig()
-	r := &running{agent: a, config: c, metrics: newMetrics(a.options.Version)}
+	r := &running{agent: a, config: c, metrics: newMetrics(a.options.Version), caughtUp: make(chan struct{})}
 	if err := r.open(); err != nil {
 		return errors.Join(err, r.close())
 	}
@@ -112,6 +112,8 @@ type running struct {
 	server  *server // while it serves
 	doors   *doors
 	http    net.Listener // nil: api.http is empty
+
+	caughtUp chan struct{} // closed when it is known what others wrote while the agent was down
 }
 
 // open takes hold of everything that another process could have: data directory, ports, socket. Nothing is served yet.
@@ -129,7 +131,7 @@ func (r *running) open() error {
 	}
 	var err error
 	r.mirrors, err = newMirrorSet(c, a.alarms, func(c *Config) (*mirrors, error) {
-		return newMirrors(c, ownStore{r.store}, a.alarms, a.log.With("part", "mirrors"))
+		return newMirrors(c, ownStore{r.store}, a.alarms, r.caughtUp, a.log.With("part", "mirrors"))
 	})
 	if err != nil {
 		return err
@@ -289,6 +291,11 @@ func (r *running) serveFront(ctx context.Context) error {
 	if r.http != nil {
 		group.Go(func() error { return serve(ctx, r.http, s.plainHandler(), a.log) })
 	}
+	group.Go(func() error {
+		catchUp(ctx, func() []record.PublicKey { return r.store.Policy().Members() }, r.node.Peers, catchUpAtMost)
+		close(r.caughtUp)
+		return nil
+	})
 	group.Go(func() error { return r.mirrors.run(ctx) })
 	group.Go(func() error { return r.indexes.run(ctx) })
 	clock := clockGuard{peers: ownNetwork{r.node}.Peers, alarms: a.alarms, refuse: r.store.RefuseWrites}

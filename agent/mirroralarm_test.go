@@ -50,7 +50,7 @@ func TestFailedReloadKeepsTheAlarmOfFaultyTriggerFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	alarms := NewAlarms(quiet())
-	set, err := newMirrorSet(&c, alarms, func(c *Config) (*mirrors, error) { return newMirrors(c, newFakeStore(), alarms, quiet()) })
+	set, err := newMirrorSet(&c, alarms, func(c *Config) (*mirrors, error) { return newMirrors(c, newFakeStore(), alarms, nil, quiet()) })
 	if err != nil {
 		t.Fatal(err)
 	}

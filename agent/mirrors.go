@@ -27,8 +27,9 @@ const mirrorWatchInterval = time.Second
 
 // mirrors are the mirrors of the configuration.
 type mirrors struct {
-	list   []*configMirror
-	alarms *Alarms
+	list     []*configMirror
+	alarms   *Alarms
+	caughtUp <-chan struct{} // closed when it is known what others wrote while the agent was down
 }
 
 type configMirror struct {
@@ -41,8 +42,8 @@ type configMirror struct {
 
 // newMirrors makes the mirrors of a configuration; nothing is touched before run. A faulty trigger file is an alarm and
 // holds up neither the other triggers nor the files.
-func newMirrors(c *Config, s store, alarms *Alarms, log *slog.Logger) (*mirrors, error) {
-	m := &mirrors{alarms: alarms}
+func newMirrors(c *Config, s store, alarms *Alarms, caughtUp <-chan struct{}, log *slog.Logger) (*mirrors, error) {
+	m := &mirrors{alarms: alarms, caughtUp: caughtUp}
 	roots, taken := []string{}, c.OwnFiles()
 	var configured []trigger.Spec
 	for i := range c.Triggers {
@@ -147,7 +148,15 @@ func (m *mirrors) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, one := range m.list {
 		if !one.paused {
-			group.Go(func() error { return one.Run(ctx) })
+			group.Go(func() error {
+				if one.mode == string(mirror.ModeBoth) { // an edit from before may be older than what others wrote
+					select {
+					case <-m.caughtUp:
+					case <-ctx.Done():
+					}
+				}
+				return one.Run(ctx)
+			})
 		}
 	}
 	if len(m.list) > 0 {

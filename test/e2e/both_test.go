@@ -276,3 +276,52 @@ func (s *shared) nothingLost() {
 		s.t.Errorf("%q is neither in the tree nor in the history, which is %q", text, s.history(0, "/shared/"+name))
 	}
 }
+
+// An edit that was made while the agent was down is older than what another host wrote since. The agent does not know of that
+// when it starts, and must hear of it before it makes the edit its own write.
+func TestEditFromBeforeTheStartIsNotTheLaterOne(t *testing.T) {
+	f := newFleet(t, "a", "b")
+	a, b := f.hosts[0], f.hosts[1]
+	dir := filepath.Join(b.dir, "files")
+	b.configure(fmt.Sprintf("mirrors:\n  - {prefix: /shared, dir: %s, mode: both}\n", dir))
+	f.start()
+	f.apply(everything)
+	f.connect()
+	a.mustPut("/shared/x", "first")
+	f.converge()
+	file := filepath.Join(dir, "x")
+	is := func(want string) func() error {
+		return func() error {
+			if got, err := os.ReadFile(file); err != nil || string(got) != want {
+				return fmt.Errorf("the file holds %q, want %q (%v)", got, want, err)
+			}
+			return nil
+		}
+	}
+	eventually(t, is("first"))
+	b.stop()
+	if err := os.WriteFile(file, []byte("earlier edit"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ago := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(file, ago, ago); err != nil {
+		t.Fatal(err)
+	}
+	edited := time.Now()
+	a.mustPut("/shared/x", "later put")
+	eventually(t, func() error { // a file that was changed just now is left alone anyway
+		if age := time.Since(edited); age < 300*time.Millisecond {
+			return fmt.Errorf("the edit is %s old", age)
+		}
+		return nil
+	})
+	b.start()
+	eventually(t, is("later put"))
+	f.converge()
+	if got := a.mustList("/shared"); got["/shared/x"] != "later put" {
+		t.Errorf("a shows %q", got)
+	}
+	if history := a.must("history", "/shared/x"); strings.Count(history, "\n") != 5 { // a heading, three writes, and the last one again
+		t.Errorf("the edit is not in the history:\n%s", history)
+	}
+}
