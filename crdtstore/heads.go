@@ -24,12 +24,16 @@ func headOf(b *record.Block) head {
 	return h
 }
 
-// headKeys gives the keys of the rows h.
-func (d *dagState) headKeys() map[string]bool {
-	keys := make(map[string]bool, len(d.heads))
+// headKeys gives the keys of the rows h, but for heads that have the same row in another state.
+func (d *dagState) headKeys(but *dagState) map[string]bool {
+	keys := make(map[string]bool)
 	for digest, h := range d.heads {
+		ends := d.chains[h.chain].last == digest
+		if _, ok := but.heads[digest]; ok && (but.chains[h.chain].last == digest) == ends {
+			continue
+		}
 		k := key('h', digest[:])
-		if d.chains[h.chain].last == digest {
+		if ends {
 			k = key('h', h.chain.origin[:], u64(h.chain.incarnation))
 		}
 		keys[string(k)] = true
@@ -51,7 +55,7 @@ func (d *dagState) headOfKey(k []byte) (record.Digest, error) {
 
 // headRows gives the changes of the rows h from one state to another.
 func headRows(from, to *dagState, r *rows) {
-	before, after := from.headKeys(), to.headKeys()
+	before, after := from.headKeys(to), to.headKeys(from)
 	for k := range before {
 		if !after[k] {
 			r.delete([]byte(k))
