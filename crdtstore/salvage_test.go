@@ -123,6 +123,73 @@ func TestDamagedStoreIsSetAsideAndRebuilt(t *testing.T) {
 	}
 }
 
+// TestEveryFileOfAStoreMayBeDamaged: whatever befalls one of its files, a killed store opens and is equal to the others
+// when it has met them.
+func TestEveryFileOfAStoreMayBeDamaged(t *testing.T) {
+	n := newTestNet(t, 1)
+	dir, b := t.TempDir(), n.start("b", nil)
+	for _, rows := range []string{"table", "log"} {
+		a := n.startOn("a", nil, dir)
+		if a.Policy() == nil {
+			a.apply(n.openPolicy())
+		}
+		for i := range 50 {
+			a.put(fmt.Sprintf("/%s/%d", rows, i), fmt.Sprint(n.rand.Uint64()))
+		}
+		meet(a, b)
+		if rows == "table" {
+			a.stop()
+		}
+	}
+	kinds := []struct {
+		name string
+		hurt func(data []byte, written int) []byte
+	}{
+		{"flip", func(data []byte, written int) []byte {
+			if written > 0 {
+				data[n.rand.IntN(written)] ^= 1 << n.rand.IntN(8)
+			}
+			return data
+		}},
+		{"cut", func(data []byte, written int) []byte { return data[:written/2] }},
+		{"gone", func([]byte, int) []byte { return nil }},
+	}
+	image := killed(t, filepath.Join(dir, "store"))
+	files, err := os.ReadDir(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(filepath.Join(image, f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range kinds {
+			t.Run(f.Name()+" "+kind.name, func(t *testing.T) {
+				dir := t.TempDir()
+				store := filepath.Join(dir, "store")
+				if err := os.CopyFS(store, os.DirFS(image)); err != nil {
+					t.Fatal(err)
+				}
+				name := filepath.Join(store, f.Name())
+				err := os.Remove(name)
+				if after := kind.hurt(bytes.Clone(data), len(bytes.TrimRight(data, "\x00"))); err == nil && after != nil {
+					err = os.WriteFile(name, after, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				a := n.startOn("a", nil, dir)
+				defer a.stop()
+				meet(a, b)
+				if a.tree() != b.tree() || a.BlockDigest() != b.BlockDigest() {
+					t.Errorf("not equal to the other: %+v, want %+v", a.Stats(), b.Stats())
+				}
+			})
+		}
+	}
+}
+
 // TestWhatTheHostLacksIsNoDamage: a store that cannot be opened for want of something is not set aside.
 func TestWhatTheHostLacksIsNoDamage(t *testing.T) {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENOSPC, syscall.ENOMEM, syscall.EROFS} {
